@@ -1,0 +1,157 @@
+"""One backbone interface for every network: an image becomes five feature levels F1..F5."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from salience.runtime.errors import CheckpointError
+
+BackboneName = Literal["vgg16", "mobilenet_v2"]
+ClassifierName = Literal["vgg16", "mobilenet_v2", "squeezenet1_0"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A feature level: `index` of the torchvision module that yields it, its stride and channels."""
+
+    index: int
+    stride: int
+    channels: int
+
+
+# vgg16: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3. mobilenet_v2: the last block of each resolution.
+LEVELS: dict[str, tuple[Level, ...]] = {
+    "vgg16": (Level(3, 1, 64), Level(8, 2, 128), Level(15, 4, 256), Level(22, 8, 512), Level(29, 16, 512)),
+    "mobilenet_v2": (Level(1, 2, 16), Level(3, 4, 24), Level(6, 8, 32), Level(13, 16, 96), Level(17, 32, 320)),
+}
+
+
+class Backbone(nn.Module):
+    """The convolutional part of a torchvision classifier, cut after its last level.
+
+    Parameter names are torchvision's (`features.0.weight`, ...), so its weight files load as they are.
+
+    Args:
+        name: an entry of `LEVELS`.
+        weights: see `load_weights`; None leaves the initial random values.
+    """
+
+    def __init__(self, name: BackboneName, *, weights: str | Path | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.levels = LEVELS[name]
+        # The classifier is made on the meta device: VGG16's alone takes 0.5 GB and is not needed here.
+        with torch.device("meta"):
+            features = getattr(torchvision.models, name)(weights=None).features
+        self.features = features[: self.levels[-1].index + 1].to_empty(device="cpu")
+        self.features.apply(_reset)
+        if weights is not None:
+            load_weights(self, weights, architecture=name)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """`image` (N, 3, H, W), normalised -> five tensors (N, channels, H / stride, W / stride)."""
+        taps = {level.index for level in self.levels}
+        found = []
+        for index, layer in enumerate(self.features):
+            image = layer(image)
+            if index in taps:
+                found.append(image)
+        return found
+
+
+def check_size(levels: tuple[Level, ...], size: tuple[int, int]) -> None:
+    """Raise CheckpointError unless `size` (height, width) is a positive multiple of the coarsest stride."""
+    stride = levels[-1].stride
+    if any(side < stride or side % stride for side in size):
+        raise CheckpointError(
+            f"input size {size[0]} x {size[1]}: both sides must be positive multiples of {stride}, "
+            "the backbone's coarsest stride."
+        )
+
+
+def build_classifier(name: ClassifierName, *, weights: str | Path | None = None) -> nn.Module:
+    """A whole ImageNet classifier: (N, 3, H, W) normalised -> (N, 1000) logits.
+
+    Args:
+        name: a torchvision architecture of METHODS' table.
+        weights: see `load_weights`.
+    """
+    model: nn.Module = getattr(torchvision.models, name)(weights=None)
+    if weights is not None:
+        load_weights(model, weights, architecture=name)
+    return model
+
+
+def load_weights(model: nn.Module, source: str | Path, *, architecture: str) -> None:
+    """Fill `model` from a file with torchvision's parameter names.
+
+    Args:
+        model: takes the tensors that it has; a backbone ignores the file's classifier.
+        source: a `.safetensors` file, or the word "torchvision" to download its ImageNet weights.
+        architecture: torchvision's name for the model.
+
+    Raises:
+        CheckpointError: the file is unreadable, lacks tensors, has others' shapes, or cannot be fetched.
+    """
+    state = _download(architecture) if str(source) == "torchvision" else _read(Path(source))
+    wanted = model.state_dict()
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    missing = sorted(wanted.keys() - state.keys() - counters)
+    if missing:
+        raise CheckpointError(
+            f"weights {source}: {len(missing)} tensors of {architecture} are missing ({', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}); the file must use torchvision's parameter names."
+        )
+    unfit = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
+    if unfit:
+        key = min(unfit)
+        raise CheckpointError(
+            f"weights {source}: {key} has shape {tuple(state[key].shape)}, "
+            f"{architecture} needs {tuple(wanted[key].shape)}."
+        )
+    model.load_state_dict({key: state[key] for key in wanted.keys() & state.keys()}, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"weights {path}: expected a .safetensors file or the word 'torchvision'.")
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"weights {path}: cannot be read as safetensors ({error}).") from error
+    return state
+
+
+def _download(architecture: str) -> dict[str, Tensor]:
+    try:
+        weights = torchvision.models.get_model_weights(architecture).DEFAULT
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"weights of {architecture}: torchvision's download failed ({error}); "
+            "give a .safetensors file with torchvision's parameter names instead."
+        ) from error
+    return state
+
+
+def _reset(module: nn.Module) -> None:
+    """torchvision's own initial values: He normal for convolutions, ones and zeros for batch norm."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        module.reset_parameters()
+        module.reset_running_stats()
+
+
+def steps_up(level: Level, to: int = 1) -> int:
+    """How many doublings bring `level` to stride `to`."""
+    return (level.stride // to).bit_length() - 1
+

@@ -1,0 +1,150 @@
+"""The command line of training."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from lightning_fabric import Fabric
+from pydantic import BaseModel, ValidationError
+
+from salience.runtime.commands import repeat_flags, report_errors
+from salience.runtime.errors import DataError, SalienceError
+from salience.runtime.tables import entry
+
+from .backbone import BackboneName, check_size, load_weights
+from .checkpoint import CheckpointHeader, build_network
+from .data.dataset import Augmentation, Loadable
+from .data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
+from .data.scenes import scenes
+from .fit import BEST_FILE, FitSettings, fit
+from .preprocessing import Preprocessing
+from .recipes import RECIPES
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Entry point."""
+    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe"})))
+
+
+@app.command()
+@report_errors
+def train(
+    method: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, history, state.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Folders with images/ and masks/.")
+    ] = None,
+    synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
+    splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
+    val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
+    backbone: Annotated[BackboneName, typer.Option(help="Feature extractor.")] = "vgg16",
+    weights: Annotated[
+        str | None, typer.Option(help="Backbone weights: a .safetensors file with torchvision's names, or 'torchvision'.")
+    ] = None,
+    size: Annotated[tuple[int, int], typer.Option(help="Input height and width.")] = (224, 224),
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the paper's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per pass; default: the paper's.")] = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="Passes per optimiser step.")] = 1,
+    optimiser: Annotated[Literal["sgd", "adam", "adamw"] | None, typer.Option(help="Default: the paper's.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate; default: the paper's.")] = None,
+    backbone_rate: Annotated[float | None, typer.Option(help="Factor on the rate for the backbone.")] = None,
+    decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    schedule: Annotated[
+        Literal["plateau", "cosine", "constant"] | None, typer.Option(help="Default: the paper's.")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest gradient norm; 0 for none.")] = None,
+    augmentation: Annotated[Augmentation, typer.Option(help="How samples are varied.")] = "paper",
+    network_option: Annotated[
+        list[str] | None, typer.Option("--network", help="NAME=VALUE ... of the network's settings.")
+    ] = None,
+    recipe_option: Annotated[
+        list[str] | None, typer.Option("--recipe", help="NAME=VALUE ... of the recipe's settings.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the order, the augmentation and the initial weights.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Number of GPUs or processes.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
+    limit_steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps per epoch at most, for a quick trial.")
+    ] = None,
+) -> None:
+    """Train METHOD; the best checkpoint by validation F is OUTPUT/best.safetensors."""
+    recipe = _settings(entry(RECIPES, method, what="method"), _pairs(recipe_option, "--recipe"), "--recipe")
+    given = {
+        "epochs": epochs, "optimiser": optimiser, "rate": rate, "backbone_rate": backbone_rate, "decay": decay,
+        "schedule": schedule, "clip": clip, "batch": batch * accumulate if batch else None,
+    }  # fmt: skip
+    chosen = recipe.defaults().model_copy(update={k: v for k, v in given.items() if v is not None})
+    optimiser_settings = _settings(type(chosen), chosen.model_dump(), "training options")
+    training_part, validation_part = _samples(data or [], synthetic, splits, val_fraction, seed)
+
+    torch.manual_seed(seed)
+    network = build_network(method, {"backbone": backbone} | _pairs(network_option, "--network"))
+    check_size(network.backbone.levels, size)  # type: ignore[union-attr,arg-type]
+    if weights is not None:
+        load_weights(network.backbone, weights, architecture=backbone)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    header = CheckpointHeader(
+        method=method,
+        network=network.settings.model_dump(),  # type: ignore[union-attr,operator]
+        preprocessing=Preprocessing(size=size),
+        training={
+            "sets": sorted({sample.name.split("/")[0] for sample in training_part}),
+            "images": len(training_part),
+            "validation_images": len(validation_part),
+            "backbone_weights": Path(weights).name if weights else None,
+            "recipe": recipe.model_dump(),
+        },
+    )
+    history = fit(
+        network, recipe, header, train=training_part, validate=validation_part, fabric=fabric, resume=resume,
+        settings=FitSettings(output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps),
+    )  # fmt: skip
+    if fabric.is_global_zero:
+        best = max(history, key=lambda record: record.f_max)
+        typer.echo(f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation F {best.f_max:.4f}, MAE {best.mae:.4f}")
+
+
+def _samples(
+    roots: list[Path], synthetic: int, splits: Path | None, fraction: float, seed: int
+) -> tuple[list[Loadable], list[Loadable]]:
+    """Training and validation samples of all folders, and of the synthetic scenes."""
+    pairs = [sample for root in roots for sample in find_pairs(root)]
+    if not pairs and not synthetic:
+        raise DataError("training data: none given; pass --data DIR or --synthetic COUNT.")
+    if splits is not None and pairs:
+        training: list[Loadable] = [*merge_identical(split_by_file(pairs, splits, "train"))]
+        validation: list[Loadable] = [*merge_identical(split_by_file(pairs, splits, "val"))]
+    elif pairs:
+        first, second = split_by_seed(merge_identical(pairs), fraction=fraction, seed=seed)
+        training, validation = [*first], [*second]
+    else:
+        training, validation = [], [*scenes(max(1, round(fraction * synthetic)), seed=seed + 1)]
+    return training + scenes(synthetic, seed=seed), validation
+
+
+def _pairs(options: list[str] | None, flag: str) -> dict[str, Any]:
+    """`["width=32"]` -> `{"width": "32"}`; the settings' types turn the text into values."""
+    found = {}
+    for option in options or []:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise SalienceError(f"{flag} {option}: expected NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+def _settings(model: Any, values: dict[str, Any], flag: str) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(model.model_fields) if issubclass(model, BaseModel) else ""
+        raise SalienceError(f"{flag}: {problems}; known: {known}.") from error

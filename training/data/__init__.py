@@ -1,0 +1,1 @@
+"""Images with masks: folders, splits, augmentation, and synthetic scenes."""

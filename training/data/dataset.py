@@ -1,0 +1,76 @@
+"""Samples as network input: resized, augmented, normalised, with the recipe's labels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from ..preprocessing import Preprocessing
+
+Augmentation = Literal["none", "paper", "strong"]
+
+
+class Loadable(Protocol):
+    """What a dataset item needs: a name and a way to load image and mask."""
+
+    @property
+    def name(self) -> str:
+        """A unique name."""
+
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Image (H, W, 3) uint8 RGB and mask (H, W) bool."""
+
+
+@dataclass
+class SaliencyDataset(Dataset[dict[str, Tensor]]):
+    """Items are `image` (3, H, W) float32 normalised, `mask` (1, H, W) float32, and the recipe's labels.
+
+    What augmentation draws depends on `seed`, `epoch` and the item's index alone, so a resumed run sees
+    what an uninterrupted one sees, with any number of workers.
+    """
+
+    samples: Sequence[Loadable]
+    preprocessing: Preprocessing
+    labels: Callable[[Tensor], dict[str, Tensor]]
+    augmentation: Augmentation = "none"
+    seed: int = 0
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        image, mask = self.samples[index].load()
+        pair = (
+            tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy())),
+            tv_tensors.Mask(torch.from_numpy(mask.astype(np.uint8))[None]),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            picture, target = _transform(self.augmentation, self.preprocessing.size)(*pair)
+        target = target.as_subclass(Tensor).float()
+        picture = self.preprocessing.normalise(picture.as_subclass(Tensor))
+        return {"image": picture, "mask": target, **self.labels(target)}
+
+
+def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:
+    resize = v2.Resize(list(size), antialias=True)
+    match augmentation:
+        case "none":
+            return resize
+        case "paper":  # flips and rescaling (MultiS, section 3.1)
+            crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(0.9, 1.11), antialias=True)
+            return v2.Compose([v2.RandomHorizontalFlip(), crop])
+        case "strong":
+            crop = v2.RandomResizedCrop(list(size), scale=(0.4, 1.0), ratio=(0.75, 1.33), antialias=True)
+            colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
+            return v2.Compose(
+                [v2.RandomHorizontalFlip(), v2.RandomApply([crop], p=0.7), resize, colour, v2.RandomGrayscale(0.05)]
+            )

@@ -1,0 +1,129 @@
+"""Image and mask pairs from folders, and their splits."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salience.runtime.errors import DataError
+from salience.runtime.images import SUFFIXES, decode, decode_mask
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and its masks; several masks mean that the salient object is their union.
+
+    `name` is `<set>/<path below images, without suffix>`.
+    """
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Image (H, W, 3) uint8 RGB and mask (H, W) bool of the same size.
+
+        Raises:
+            DataError: image and mask differ in size.
+        """
+        image = decode(self.image)
+        mask = np.zeros(image.shape[:2], dtype=np.bool_)
+        for path in self.masks:
+            part = decode_mask(path)
+            if part.shape != mask.shape:
+                raise DataError(
+                    f"mask {path}: {part.shape[0]} x {part.shape[1]} pixels, its image has "
+                    f"{mask.shape[0]} x {mask.shape[1]}; both must have the same size."
+                )
+            mask |= part
+        return image, mask
+
+
+def find_pairs(root: Path) -> list[Sample]:
+    """The pairs `images/**/X.(jpg|png|...)` and `masks/**/X.(png|...)` below `root`, sorted by name.
+
+    Raises:
+        DataError: a folder is missing or empty, or images lack masks (the message names some).
+    """
+    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
+    lonely = sorted(images.keys() - masks.keys())
+    if lonely:
+        raise DataError(
+            f"data {root}: {len(lonely)} of {len(images)} images have no mask ({', '.join(lonely[:5])}"
+            f"{', ...' if len(lonely) > 5 else ''}); expected masks/<same path and stem>.png."
+        )
+    return [Sample(f"{root.name}/{stem}", images[stem], (masks[stem],)) for stem in sorted(images)]
+
+
+def merge_identical(samples: Iterable[Sample]) -> list[Sample]:
+    """One sample for files of the same bytes, its mask the union of theirs, under the first name."""
+    merged: dict[str, Sample] = {}
+    for sample in samples:
+        key = hashlib.sha256(sample.image.read_bytes()).hexdigest()
+        first = merged.get(key)
+        merged[key] = Sample(first.name, first.image, first.masks + sample.masks) if first else sample
+    return list(merged.values())
+
+
+def split_by_file(samples: Sequence[Sample], splits: Path, part: Part) -> list[Sample]:
+    """The samples that a split file puts into `part`.
+
+    The file is JSON: `{"<set>": {"train": [stems], "val": [...], "test": [...]}}`, stems relative to
+    `<set>/images`.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a set or part that is needed.
+    """
+    table = _read_splits(splits)
+    wanted: set[str] = set()
+    for name in {sample.name.split("/")[0] for sample in samples}:
+        if part not in table.get(name, {}):
+            raise DataError(f"splits {splits}: no part {part!r} for the set {name!r}; it has {sorted(table)}.")
+        wanted |= {f"{name}/{stem}" for stem in table[name][part]}
+    found = [sample for sample in samples if sample.name in wanted]
+    missing = sorted(wanted - {sample.name for sample in found})
+    if missing:
+        raise DataError(f"splits {splits}: {len(missing)} images of {part!r} are not there, such as {missing[0]}.")
+    return found
+
+
+def split_by_seed(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation samples; `fraction` of them, at least one, validate."""
+    if len(samples) < 2:
+        raise DataError(f"data: {len(samples)} pairs in all, at least 2 are needed to train and validate.")
+    shuffled = random.Random(seed).sample(list(samples), len(samples))  # noqa: S311
+    count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
+    return shuffled[count:], shuffled[:count]
+
+
+def _read_splits(path: Path) -> dict[str, dict[str, list[str]]]:
+    try:
+        table = json.loads(path.read_text())
+        return {
+            name: {part: [str(stem) for stem in parts[part]] for part in ("train", "val", "test") if part in parts}
+            for name, parts in table.items()
+            if isinstance(parts, dict)
+        }
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"splits {path}: cannot be read as a JSON split file ({error}).") from error
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"data {folder}: no such folder; expected images/ and masks/ below {folder.parent}.")
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    }
+    if not found:
+        raise DataError(f"data {folder}: no images; expected files ending in {', '.join(sorted(SUFFIXES))}.")
+    return found

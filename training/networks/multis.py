@@ -1,0 +1,132 @@
+"""Multi-scale network with predicted scale weights and maxout fusion (Liang, Ma, Liu: MultiS).
+
+Equation and table numbers are the paper's, "Deep Learning Based Salient Region Detection".
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ..backbone import Backbone, BackboneName, steps_up
+
+
+class MultiScaleSettings(BaseModel):
+    """What `MultiScale` is made of; the defaults are the paper's.
+
+    `width` is the channel count of every deconvolution and lateral convolution, `hidden` that of the
+    weight head. `norm` puts batch norm behind the deconvolutions and laterals and a ReLU behind each
+    top-down sum (not in the paper; it folds away at inference). `dropout` acts in the weight head,
+    `decoder_dropout` behind each deconvolution of the map heads (the paper has .5 on every layer).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: BackboneName = "vgg16"
+    width: int = Field(default=20, ge=1)
+    hidden: int = Field(default=256, ge=1)
+    norm: bool = False
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    decoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class MultiScaleOutput(NamedTuple):
+    """Logits of the three maps S2, S3, S4, each (N, 1, H, W), and of their weights (N, 3), same order."""
+
+    maps: tuple[Tensor, Tensor, Tensor]
+    weights: Tensor
+
+    @property
+    def saliency(self) -> Tensor:
+        """The fused map S, (N, 1, H, W) in [0, 1] (eq. 2)."""
+        return maxout_fusion(self.maps, self.weights.sigmoid())
+
+
+def maxout_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The largest of the weighted maps at each pixel (eq. 2).
+
+    Args:
+        maps: K logit tensors (N, 1, H, W).
+        weights: (N, K) in [0, 1].
+
+    Returns:
+        (N, 1, H, W) in [0, 1].
+    """
+    scaled = [m.sigmoid() * w[:, :, None, None] for m, w in zip(maps, weights.split(1, dim=1), strict=True)]
+    fused = scaled[0]
+    for other in scaled[1:]:
+        fused = torch.maximum(fused, other)
+    return fused
+
+
+class MultiScale(nn.Module):
+    """Maps at three scales of a top-down pyramid, and the weight of each, from one backbone pass.
+
+    Input (N, 3, H, W) normalised, sides multiples of the coarsest stride; output `MultiScaleOutput`.
+    """
+
+    settings_type: ClassVar = MultiScaleSettings
+
+    def __init__(self, settings: MultiScaleSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = Backbone(settings.backbone)
+        _, f2, f3, f4, f5 = self.backbone.levels
+        width, norm = settings.width, settings.norm
+        self.top_down = nn.ModuleList(_deconv(c, width, norm=norm) for c in (f5.channels, width, width))
+        self.laterals = nn.ModuleList(_lateral(level.channels, width, norm=norm) for level in (f4, f3, f2))
+        self.merge = nn.ReLU() if norm else nn.Identity()
+        self.heads = nn.ModuleList(_map_head(settings, steps_up(level)) for level in (f4, f3, f2))
+        self.scale_weights = nn.Sequential(
+            nn.Linear(f5.channels, settings.hidden),
+            nn.ReLU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(settings.hidden, 3),
+        )
+        for part in (self.top_down, self.laterals, self.heads, self.scale_weights):
+            part.apply(_initialise)
+
+    def forward(self, image: Tensor) -> MultiScaleOutput:
+        """Map and weight logits of `image` (N, 3, H, W)."""
+        _, f2, f3, f4, f5 = self.backbone(image)
+        merged, maps = f5, []
+        for up, lateral, head, feature in zip(
+            self.top_down, self.laterals, self.heads, (f4, f3, f2), strict=True
+        ):
+            merged = self.merge(up(merged) + lateral(feature))
+            maps.append(head(merged))
+        return MultiScaleOutput((maps[2], maps[1], maps[0]), self.scale_weights(f5.mean(dim=(2, 3))))
+
+
+def _deconv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
+    layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=not norm)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs)) if norm else layer
+
+
+def _lateral(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
+    layer = nn.Conv2d(inputs, outputs, 1, bias=not norm)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs)) if norm else layer
+
+
+def _map_head(settings: MultiScaleSettings, steps: int) -> nn.Sequential:
+    """`steps` deconvolutions, ReLU between, the last to one channel."""
+    layers: list[nn.Module] = []
+    for _ in range(steps - 1):
+        layers += [_deconv(settings.width, settings.width, norm=settings.norm), nn.ReLU()]
+        if settings.decoder_dropout:
+            layers.append(nn.Dropout2d(settings.decoder_dropout))
+    return nn.Sequential(*layers, _deconv(settings.width, 1, norm=False))
+
+
+def _initialise(module: nn.Module) -> None:
+    """He normal for every convolution and linear layer (the paper names no initial values)."""
+    if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+        if isinstance(module, nn.ConvTranspose2d):
+            # Each output of a stride-2 4x4 deconvolution sums over 2 x 2 inputs of every channel.
+            nn.init.normal_(module.weight, std=(2 / (4 * module.in_channels)) ** 0.5)
+        else:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,94 @@
+"""Optimisers and learning-rate schedules that the recipes choose from."""
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+
+class OptimiserSettings(BaseModel):
+    """Optimiser, schedule and length of a training run.
+
+    `rate` is the learning rate of the new layers, `backbone_rate` the factor on it for the backbone,
+    `batch` the images per optimiser step, `clip` the largest gradient norm (0: no clipping).
+    Schedules: `plateau` multiplies the rate by .1 when the training loss stalls for `patience` epochs,
+    `cosine` rises linearly over the first `warmup` part and falls to zero by a cosine, `constant` does nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    rate: float = Field(default=0.01, gt=0)
+    backbone_rate: float = Field(default=1.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["plateau", "cosine", "constant"] = "constant"
+    patience: int = Field(default=3, ge=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    epochs: int = Field(default=1, ge=1)
+    batch: int = Field(default=16, ge=1)
+    clip: float = Field(default=0.0, ge=0)
+
+
+def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimizer:
+    """An optimiser with two groups: the `backbone` submodule and everything else."""
+    backbone = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
+    others = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
+    groups = [
+        {"params": others, "lr": settings.rate},
+        {"params": backbone, "lr": settings.rate * settings.backbone_rate},
+    ]
+    match settings.optimiser:
+        case "sgd":
+            return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.decay)
+        case "adam":
+            return torch.optim.Adam(groups, weight_decay=settings.decay)
+        case "adamw":
+            return torch.optim.AdamW(groups, weight_decay=settings.decay)
+
+
+class Schedule:
+    """A learning-rate schedule with one face: `step_batch` after every optimiser step, `step_epoch` after
+    every epoch with its mean training loss. Its state is saved with the run's.
+    """
+
+    def __init__(self, optimiser: Optimizer, settings: OptimiserSettings, *, steps: int) -> None:
+        self._per_batch: lr_scheduler.LRScheduler | None = None
+        self._per_epoch: lr_scheduler.ReduceLROnPlateau | None = None
+        if settings.schedule == "cosine":
+            self._per_batch = lr_scheduler.LambdaLR(optimiser, partial(_warm_cosine, steps=steps, warmup=settings.warmup))
+        elif settings.schedule == "plateau":
+            self._per_epoch = lr_scheduler.ReduceLROnPlateau(optimiser, patience=settings.patience)
+
+    def step_batch(self) -> None:
+        """After an optimiser step."""
+        if self._per_batch is not None:
+            self._per_batch.step()
+
+    def step_epoch(self, loss: float) -> None:
+        """After an epoch of mean training loss `loss`."""
+        if self._per_epoch is not None:
+            self._per_epoch.step(loss)
+
+    def state_dict(self) -> dict[str, object]:
+        """State to save."""
+        current = self._per_batch or self._per_epoch
+        return dict(current.state_dict()) if current else {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Restore what `state_dict` gave."""
+        current = self._per_batch or self._per_epoch
+        if current:
+            current.load_state_dict(state)
+
+
+def _warm_cosine(step: int, *, steps: int, warmup: float) -> float:
+    """Factor on the rate after `step` of `steps`."""
+    rise = warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(steps - rise, 1))))
