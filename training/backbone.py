@@ -28,7 +28,13 @@ class Level:
 # vgg16: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3. mobilenet_v2: the last block of each resolution.
 LEVELS: dict[str, tuple[Level, ...]] = {
     "vgg16": (Level(3, 1, 64), Level(8, 2, 128), Level(15, 4, 256), Level(22, 8, 512), Level(29, 16, 512)),
-    "mobilenet_v2": (Level(1, 2, 16), Level(3, 4, 24), Level(6, 8, 32), Level(13, 16, 96), Level(17, 32, 320)),
+    "mobilenet_v2": (
+        Level(1, 2, 16),
+        Level(3, 4, 24),
+        Level(6, 8, 32),
+        Level(13, 16, 96),
+        Level(17, 32, 320),
+    ),
 }
 
 
@@ -154,4 +160,3 @@ def _reset(module: nn.Module) -> None:
 def steps_up(level: Level, to: int = 1) -> int:
     """How many doublings bring `level` to stride `to`."""
     return (level.stride // to).bit_length() - 1
-

@@ -35,15 +35,14 @@ def main() -> None:
 def train(
     method: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, history, state.")],
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Folders with images/ and masks/.")
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Folders with images/ and masks/.")] = None,
     synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
     splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
     backbone: Annotated[BackboneName, typer.Option(help="Feature extractor.")] = "vgg16",
     weights: Annotated[
-        str | None, typer.Option(help="Backbone weights: a .safetensors file with torchvision's names, or 'torchvision'.")
+        str | None,
+        typer.Option(help="Backbone weights: a .safetensors file with torchvision's names, or 'torchvision'."),
     ] = None,
     size: Annotated[tuple[int, int], typer.Option(help="Input height and width.")] = (224, 224),
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the paper's.")] = None,

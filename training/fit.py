@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from salience.runtime.files import atomic_path, write_atomic
 from .checkpoint import CheckpointHeader, save_checkpoint
 from .data.dataset import Augmentation, Loadable, SaliencyDataset
 from .optim import OptimiserSettings, Schedule, build_optimiser
-from .preprocessing import Preprocessing
 
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
@@ -160,16 +159,24 @@ def fit(
             f"training: {len(data)} images do not fill one batch of {settings.pass_batch} on each of "
             f"{fabric.world_size} processes; lower --batch or add images."
         )
-    steps = max(1, passes // settings.accumulate) * settings.optimiser.epochs
+    if passes < settings.accumulate:
+        raise DataError(
+            f"training: an epoch has {passes} passes, fewer than the {settings.accumulate} that one optimiser step "
+            "gathers; lower --accumulate or add images."
+        )
+    steps = passes // settings.accumulate * settings.optimiser.epochs
     optimiser = build_optimiser(network, settings.optimiser)
     run = Run(
-        network, optimiser, Schedule(optimiser, settings.optimiser, steps=steps), _fingerprint(settings, header, data)
+        network,
+        optimiser,
+        Schedule(optimiser, settings.optimiser, steps=steps),
+        _fingerprint(settings, header, data),
     )
     state_path = settings.output / STATE_FILE
     if resume and state_path.exists():
         run.resume(state_path)
     # Twice as fast on a CPU as (N, C, H, W) order, and never slower on a GPU.
-    wrapped, wrapped_optimiser = fabric.setup(network.to(memory_format=torch.channels_last), optimiser)  # type: ignore[call-overload]
+    wrapped, wrapped_optimiser = fabric.setup(network.to(memory_format=torch.channels_last), optimiser)
     for epoch in range(len(run.history), settings.optimiser.epochs):
         start = time.monotonic()
         data.epoch = epoch
@@ -222,9 +229,7 @@ def _train_epoch(
         total, count = total + float(loss.detach()), count + 1
         progress[0].update(progress[1], advance=1, note=f"loss {total / count:.4f}")
     optimiser.zero_grad()
-    return float(fabric.all_reduce(torch.tensor(total / max(count, 1)), reduce_op="mean"))
-
-
+    return cast("Tensor", fabric.all_reduce(torch.tensor(total / max(count, 1)), reduce_op="mean")).item()
 
 
 @torch.no_grad()
@@ -234,8 +239,9 @@ def _validate(
     """Largest F of the averaged curve and MAE, at input size; every process scores all images."""
     network.eval()
     metrics = MetricAccumulator(full=False)
-    loader = fabric.setup_dataloaders(
-        DataLoader(data, batch_size=settings.pass_batch, num_workers=settings.workers), use_distributed_sampler=False
+    loader: Any = fabric.setup_dataloaders(
+        DataLoader(data, batch_size=settings.pass_batch, num_workers=settings.workers),
+        use_distributed_sampler=False,
     )
     for batch in loader:
         _, saliency = recipe.loss(network, _channels_last(batch))

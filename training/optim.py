@@ -60,7 +60,9 @@ class Schedule:
         self._per_batch: lr_scheduler.LRScheduler | None = None
         self._per_epoch: lr_scheduler.ReduceLROnPlateau | None = None
         if settings.schedule == "cosine":
-            self._per_batch = lr_scheduler.LambdaLR(optimiser, partial(_warm_cosine, steps=steps, warmup=settings.warmup))
+            self._per_batch = lr_scheduler.LambdaLR(
+                optimiser, partial(_warm_cosine, steps=steps, warmup=settings.warmup)
+            )
         elif settings.schedule == "plateau":
             self._per_epoch = lr_scheduler.ReduceLROnPlateau(optimiser, patience=settings.patience)
 

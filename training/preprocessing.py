@@ -24,11 +24,14 @@ class Preprocessing(BaseModel):
 
     def resize(self, image: Tensor) -> Tensor:
         """`image` (..., 3, H, W) uint8 -> (..., 3, *size) uint8, antialiased bilinear."""
-        return TF.resize(image, list(self.size), antialias=True)
+        resized: Tensor = TF.resize(image, list(self.size), antialias=True)
+        return resized
 
     def normalise(self, image: Tensor) -> Tensor:
         """`image` (..., 3, H, W) uint8 -> float32 of the same shape, zero mean and unit deviation."""
-        return TF.normalize(TF.to_dtype(image, torch.float32, scale=True), list(self.mean), list(self.std))
+        pixels = TF.to_dtype(image, torch.float32, scale=True)
+        normalised: Tensor = TF.normalize(pixels, list(self.mean), list(self.std))
+        return normalised
 
     def __call__(self, image: Tensor) -> Tensor:
         """`image` (..., 3, H, W) uint8 -> the network's input (..., 3, *size) float32."""

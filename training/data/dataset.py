@@ -72,5 +72,11 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
             crop = v2.RandomResizedCrop(list(size), scale=(0.4, 1.0), ratio=(0.75, 1.33), antialias=True)
             colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
             return v2.Compose(
-                [v2.RandomHorizontalFlip(), v2.RandomApply([crop], p=0.7), resize, colour, v2.RandomGrayscale(0.05)]
+                [
+                    v2.RandomHorizontalFlip(),
+                    v2.RandomApply([crop], p=0.7),
+                    resize,
+                    colour,
+                    v2.RandomGrayscale(0.05),
+                ]
             )

@@ -35,7 +35,7 @@ class Sample:
             DataError: image and mask differ in size.
         """
         image = decode(self.image)
-        mask = np.zeros(image.shape[:2], dtype=np.bool_)
+        mask: NDArray[np.bool_] = np.zeros(image.shape[:2], dtype=np.bool_)
         for path in self.masks:
             part = decode_mask(path)
             if part.shape != mask.shape:

@@ -64,9 +64,12 @@ def _shape(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float6
     height, width = size
     radius = min(size) * rng.uniform(0.08, 0.45)
     centre = rng.uniform(0.25, 0.75, 2) * (width, height)
-    count, wobble = [(60, 0.0), (int(rng.integers(3, 8)), 0.0), (2 * int(rng.integers(4, 8)), 0.5), (60, 0.3)][
-        rng.integers(4)
-    ]
+    count, wobble = [
+        (60, 0.0),
+        (int(rng.integers(3, 8)), 0.0),
+        (2 * int(rng.integers(4, 8)), 0.5),
+        (60, 0.3),
+    ][rng.integers(4)]
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False) + rng.uniform(0, 2 * np.pi)
     if count == 60:
         waves = sum(rng.normal(0, wobble / k) * np.cos(k * angles + rng.uniform(0, 6)) for k in range(2, 5))
@@ -80,4 +83,5 @@ def _shape(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float6
     canvas = Image.new("L", (width, height))
     ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in points], fill=255)
     soft = canvas.filter(ImageFilter.GaussianBlur(0.8))
-    return np.asarray(soft, dtype=np.float64) / 255
+    alpha: NDArray[np.float64] = np.asarray(soft, dtype=np.float64) / 255
+    return alpha

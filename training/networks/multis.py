@@ -3,6 +3,7 @@
 Equation and table numbers are the paper's, "Deep Learning Based Salient Region Detection".
 """
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -54,11 +55,8 @@ def maxout_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W) in [0, 1].
     """
-    scaled = [m.sigmoid() * w[:, :, None, None] for m, w in zip(maps, weights.split(1, dim=1), strict=True)]
-    fused = scaled[0]
-    for other in scaled[1:]:
-        fused = torch.maximum(fused, other)
-    return fused
+    scaled = [m.sigmoid() * w[:, None, None, None] for m, w in zip(maps, weights.unbind(dim=1), strict=True)]
+    return functools.reduce(torch.maximum, scaled)
 
 
 class MultiScale(nn.Module):
@@ -92,9 +90,7 @@ class MultiScale(nn.Module):
         """Map and weight logits of `image` (N, 3, H, W)."""
         _, f2, f3, f4, f5 = self.backbone(image)
         merged, maps = f5, []
-        for up, lateral, head, feature in zip(
-            self.top_down, self.laterals, self.heads, (f4, f3, f2), strict=True
-        ):
+        for up, lateral, head, feature in zip(self.top_down, self.laterals, self.heads, (f4, f3, f2), strict=True):
             merged = self.merge(up(merged) + lateral(feature))
             maps.append(head(merged))
         return MultiScaleOutput((maps[2], maps[1], maps[0]), self.scale_weights(f5.mean(dim=(2, 3))))

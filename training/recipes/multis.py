@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,10 +29,11 @@ def scale_labels(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     Returns:
         (3,) float32 of zeros and ones, for scales 2, 3, 4.
     """
-    regions = label(mask, connectivity=2)
+    regions = label(mask, connectivity=2)  # type: ignore[no-untyped-call]
     ratios = np.bincount(regions.ravel())[1:] / mask.size
     return np.array(
-        [bool(((ratios > low) & (ratios <= high)).any()) for low, high in SCALE_BOUNDS.values()], dtype=np.float32
+        [bool(((ratios > low) & (ratios <= high)).any()) for low, high in SCALE_BOUNDS.values()],
+        dtype=np.float32,
     )
 
 
@@ -72,5 +72,3 @@ class MultiScaleRecipe(BaseModel):
             sides = [F.binary_cross_entropy_with_logits(m.float(), mask) for m in output.maps]
             total = total + self.side * torch.stack(sides).mean()
         return total, saliency
-
-

@@ -1,0 +1,1 @@
+"""A checkpoint becomes a bundle: traced, verified, compiled, written."""

@@ -1,0 +1,140 @@
+"""PyTorch module -> ONNX model, with a free batch dimension."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from salience.runtime.errors import ExportError
+from salience.runtime.manifest import Precision, TensorSpec
+
+from .graph import Graph, InPrecision
+from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
+from .opset import IR_VERSION, OPSET
+
+# torch.export treats sizes 0 and 1 as special, so the example batch is larger; no check uses it.
+TRACED_BATCH = 3
+
+
+def trace(graph: Graph, precision: Precision) -> ModelProto:
+    """Export `graph` in `precision`.
+
+    Raises:
+        ExportError: the exporter fails, or the result is not what it should be.
+    """
+    if precision == "fp16-weights":
+        return halve_weights(trace(graph, "fp32"))
+    module = graph.module if precision == "fp32" else InPrecision(graph.module, torch.float16)
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    dynamic = tuple({0: batch} if spec.shape[0] == "batch" else {} for spec in graph.inputs)
+    examples = tuple(torch.zeros(_shape(spec, TRACED_BATCH)) for spec in graph.inputs)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                examples,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                dynamic_shapes=_per_argument(module, dynamic),
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:
+        raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter failed ({error}).") from error
+    if program is None:
+        raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter returned nothing.")
+    model = finish(program.model_proto, graph.name)
+    check_interface(model, graph.inputs, graph.outputs)
+    check_precision(model, precision)
+    return model
+
+
+def finish(model: ModelProto, name: str) -> ModelProto:
+    """Attach function bodies, pin versions, drop the exporter's notes, and check."""
+    attach_functions(model)
+    model.ir_version = IR_VERSION
+    model.graph.name = name
+    domains = {"": OPSET} | ({DOMAIN: DOMAIN_VERSION} if model.functions else {})
+    del model.opset_import[:], model.metadata_props[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in domains.items())
+    for part in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ):
+        del part.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+    onnx.checker.check_model(model)
+    return model
+
+
+def check_interface(model: ModelProto, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
+    """Raise ExportError unless names, types and shapes of `model` are those given."""
+    for values, specs in ((model.graph.input, inputs), (model.graph.output, outputs)):
+        got = [(v.name, v.type.tensor_type.elem_type, *map(_dimension, v.type.tensor_type.shape.dim)) for v in values]
+        want = [(spec.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), *spec.shape) for spec in specs]
+        if got != want:
+            raise ExportError(f"graph {model.graph.name}: its interface is {got}, expected {want}.")
+
+
+def check_precision(model: ModelProto, precision: Precision) -> None:
+    """Raise ExportError unless every weight has the type that `precision` promises.
+
+    Biases, constants of shapes and single numbers may have another.
+    """
+    wanted = {TensorProto.FLOAT} if precision == "fp32" else {TensorProto.FLOAT16}
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+    wrong = [w.name for w in model.graph.initializer if len(w.dims) > 1 and w.data_type in floats - wanted]
+    weights = [w for w in model.graph.initializer if len(w.dims) > 1 and w.data_type in wanted]
+    if wrong or not weights:
+        raise ExportError(f"graph {model.graph.name}: not {precision}; weights of another type: {wrong or 'all'}.")
+
+
+def halve_weights(model: ModelProto) -> ModelProto:
+    """A copy of an fp32 `model` whose weights are stored as fp16, each with a Cast to fp32 behind it.
+
+    Runtimes fold the casts when they load, so it runs at the speed of `model` from half the space.
+
+    Raises:
+        ExportError: a weight does not fit the range of fp16.
+    """
+    halved = ModelProto()
+    halved.CopyFrom(model)
+    casts = []
+    for weight in halved.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+            continue
+        values, name = numpy_helper.to_array(weight), weight.name
+        if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            raise ExportError(f"graph {model.graph.name}: weight {name} exceeds fp16's range; export it as fp32.")
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *halved.graph.node]
+    del halved.graph.node[:]
+    halved.graph.node.extend(nodes)
+    onnx.checker.check_model(halved)
+    check_precision(halved, "fp16-weights")
+    return halved
+
+
+def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    return tuple(batch if isinstance(side, str) else side for side in spec.shape)
+
+
+def _per_argument(module: torch.nn.Module, dynamic: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
+    """Dynamic shapes in the form of the module's signature: `*inputs` counts as one argument."""
+    return (dynamic,) if isinstance(module, InPrecision) else dynamic
+
+
+def _dimension(dim: "onnx.TensorShapeProto.Dimension") -> int | str:
+    return dim.dim_param or dim.dim_value

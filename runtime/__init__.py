@@ -1,0 +1,33 @@
+"""Serve bundles: `load` one, `predict` pictures, get saliency maps. Never imports torch."""
+
+from .bundle import Bundle
+from .detector import Detector, Prepared, load
+from .errors import (
+    BackendUnavailableError,
+    BundleError,
+    CheckpointError,
+    DataError,
+    EngineError,
+    ExportError,
+    ImageError,
+    SalienceError,
+    VerificationError,
+)
+from .saliency import SaliencyMap
+
+__all__ = [
+    "BackendUnavailableError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "DataError",
+    "Detector",
+    "EngineError",
+    "ExportError",
+    "ImageError",
+    "Prepared",
+    "SalienceError",
+    "SaliencyMap",
+    "VerificationError",
+    "load",
+]

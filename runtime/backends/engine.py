@@ -1,0 +1,105 @@
+"""The interface of every inference engine: open a graph of a bundle, run it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import EngineError
+from ..manifest import GraphEntry, Precision
+
+Feeds: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where and how an engine runs.
+
+    `device` is "cpu", "cuda" or "cuda:N"; `threads` bounds the CPU threads of one engine (None: all cores);
+    `provider` chooses among ONNX Runtime's execution providers: "tensorrt" or "tensorrt-rtx" instead of
+    plain CUDA.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+    provider: str | None = None
+
+    def __post_init__(self) -> None:
+        kind, colon, number = self.device.partition(":")
+        if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+            raise EngineError(f"device {self.device!r}: expected cpu, cuda or cuda:N.")
+        if self.threads is not None and self.threads < 1:
+            raise EngineError(f"threads {self.threads}: expected at least 1.")
+        if self.provider not in (None, "cpu", "cuda", "tensorrt", "tensorrt-rtx"):
+            raise EngineError(f"provider {self.provider!r}: expected cpu, cuda, tensorrt or tensorrt-rtx.")
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device != "cpu"
+
+    @property
+    def device_index(self) -> int:
+        """The number of the GPU, 0 where none is named."""
+        return int(self.device.partition(":")[2] or 0)
+
+
+class Engine(ABC):
+    """One graph, ready to run; safe to call from many threads at once.
+
+    Subclasses say how to open a file and how to run; this class checks what is fed.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, interface: GraphEntry, label: str) -> None:
+        self.inputs = {spec.name: spec for spec in interface.inputs}
+        self.outputs = {spec.name: spec for spec in interface.outputs}
+        self.label = label
+
+    @classmethod
+    @abstractmethod
+    def unavailable(cls, options: EngineOptions) -> str | None:
+        """Why this backend cannot serve `options` on this machine, as a sentence with the remedy; or None."""
+
+    @classmethod
+    @abstractmethod
+    def open_graph(cls, path: Path, interface: GraphEntry, options: EngineOptions) -> Self:
+        """Load an ONNX file, or for compiled backends an engine file, with its `interface`."""
+
+    @classmethod
+    def open(cls, bundle: Bundle, graph: str, precision: Precision, options: EngineOptions) -> Self:
+        """Load `graph` of `bundle`.
+
+        Raises:
+            BundleError: the bundle lacks it.
+            BackendUnavailableError: it cannot run here.
+            EngineError: the backend rejects the file.
+        """
+        path = bundle.graph_file(graph, precision)
+        return cls.open_graph(path, bundle.manifest.graphs[graph], options)
+
+    def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Outputs by name, for inputs by name; arrays live on the host.
+
+        Raises:
+            EngineError: an input is missing, unknown, or of another type or shape; or the engine failed.
+        """
+        unknown = sorted(feeds.keys() ^ self.inputs.keys())
+        if unknown:
+            raise EngineError(
+                f"{self.label}: inputs {', '.join(feeds) or 'none'} given, expected {', '.join(self.inputs)}."
+            )
+        wrong = [text for name, spec in self.inputs.items() if (text := spec.mismatch(feeds[name]))]
+        if wrong:
+            raise EngineError(f"{self.label}: {'; '.join(wrong)}.")
+        return self._run({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+
+    @abstractmethod
+    def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Run on checked, contiguous inputs."""

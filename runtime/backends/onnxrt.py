@@ -1,0 +1,112 @@
+"""ONNX Runtime: CPU, CUDA, and the TensorRT and TensorRT-RTX execution providers."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from ..errors import BackendUnavailableError, EngineError
+from ..manifest import GraphEntry
+from .engine import Engine, EngineOptions, Feeds
+
+INSTALL_HINT = "run: pip install 'salience[cpu]' (CPU) or pip install 'salience[gpu]' (NVIDIA GPU), never both"
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session of ONNX Runtime; inputs and outputs are bound, so a GPU's copies are explicit."""
+
+    name = "onnxruntime"
+
+    def __init__(self, session: Any, runtime: Any, interface: GraphEntry, label: str) -> None:
+        super().__init__(interface, label)
+        self._session = session
+        self._runtime = runtime
+
+    @classmethod
+    def unavailable(cls, options: EngineOptions) -> str | None:
+        """See `Engine.unavailable`."""
+        try:
+            runtime = _runtime()
+        except BackendUnavailableError as error:
+            return str(error)
+        provider = _provider(options)
+        if provider in runtime.get_available_providers():
+            return None
+        both = _installed("onnxruntime") and _installed("onnxruntime-gpu")
+        remedy = (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; uninstall both, then "
+            "pip install 'salience[gpu]'"
+            if both
+            else "run: pip uninstall onnxruntime; pip install 'salience[gpu]'"
+        )
+        return f"onnxruntime {runtime.__version__}: no {provider} for device {options.device} in this build; {remedy}"
+
+    @classmethod
+    def open_graph(cls, path: Path, interface: GraphEntry, options: EngineOptions) -> Self:
+        """See `Engine.open_graph`."""
+        reason = cls.unavailable(options)
+        if reason:
+            raise BackendUnavailableError(reason)
+        runtime = _runtime()
+        if options.on_gpu and hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()
+        settings = runtime.SessionOptions()
+        settings.log_severity_level = 3
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        provider = _provider(options)
+        wanted: list[Any] = [(provider, {"device_id": options.device_index})] if options.on_gpu else [provider]
+        try:
+            session = runtime.InferenceSession(str(path), settings, providers=wanted)
+        except Exception as error:
+            raise EngineError(f"onnxruntime: cannot load {path.name} ({_first_line(error)}).") from error
+        # ONNX Runtime falls back to the CPU in silence when a provider fails to start.
+        if session.get_providers()[0] != provider:
+            raise BackendUnavailableError(
+                f"onnxruntime: {provider} failed to start for {path.name} (got {session.get_providers()[0]}); "
+                "check the driver and CUDA libraries, or ask for device cpu"
+            )
+        return cls(session, runtime, interface, f"onnxruntime {provider} {path.name}")
+
+    def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name in self.outputs:
+            binding.bind_output(name)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise EngineError(f"{self.label}: failed while running ({_first_line(error)}).") from error
+        return dict(zip(self.outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+
+def _provider(options: EngineOptions) -> str:
+    return _PROVIDERS[options.provider or ("cuda" if options.on_gpu else "cpu")]
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(f"onnxruntime is not installed: {INSTALL_HINT}") from error
+    return onnxruntime
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,97 @@
+"""`salience inspect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..bundle import DEFAULT_BUNDLE, Bundle
+from ..commands import report_errors
+from ..manifest import TensorCheck, Verification
+
+
+@report_errors
+def inspect_bundle(
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle's folder. [the bundle in the package]")] = None,
+) -> None:
+    """Show graphs, shapes, precisions, engines, provenance and verification of a bundle; checks every file."""
+    opened = Bundle(bundle or DEFAULT_BUNDLE)
+    manifest = opened.manifest
+    console = Console()
+    size = " x ".join(map(str, manifest.input_size))
+    console.print(f"{manifest.method}: input {size}, made {manifest.created}, every file as its checksum says")
+    console.print(_graphs(opened))
+    if manifest.engines:
+        console.print(_engines(opened))
+    console.print(_provenance(opened))
+    record = opened.verification()
+    console.print(_checks(record) if record else "no verification record")
+
+
+def _graphs(bundle: Bundle) -> Table:
+    table = Table("graph", "inputs", "outputs", "files", title="Graphs", title_justify="left")
+    for name, graph in bundle.manifest.graphs.items():
+        files = [f"{precision}: {file}, {_size(bundle, file)}" for precision, file in graph.files.items()]
+        columns = ["\n".join(f"{spec.name} {spec}" for spec in specs) for specs in (graph.inputs, graph.outputs)]
+        table.add_row(name, *columns, "\n".join(files))
+    return table
+
+
+def _engines(bundle: Bundle) -> Table:
+    table = Table(
+        "graph", "precision", "builder", "compute capability", "batch", "size", "built in",
+        title="Engines", title_justify="left",
+    )  # fmt: skip
+    for engine in bundle.manifest.engines:
+        smallest, best, largest = engine.profile
+        table.add_row(
+            engine.graph,
+            engine.precision,
+            f"{engine.builder} {engine.builder_version}",
+            ", ".join(engine.targets),
+            f"{smallest} to {largest}, best {best}",
+            _size(bundle, engine.file),
+            f"{engine.build_s:.1f} s",
+        )
+    return table
+
+
+def _provenance(bundle: Bundle) -> Table:
+    table = Table("", "", show_header=False, title="Provenance", title_justify="left")
+    for key, value in bundle.manifest.provenance.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(key, text)
+    return table
+
+
+def _checks(record: Verification) -> Table:
+    verdict = "passed" if record.passed else "FAILED"
+    table = Table("what", "on", "relative error", "largest", "allowed", title=f"Verification: {verdict}",
+                  title_justify="left")  # fmt: skip
+    worst: dict[tuple[str, str, str], TensorCheck] = {}
+    for check in record.tensors:
+        key = (check.graph, check.precision, check.backend)
+        worst[key] = max(worst.get(key, check), check, key=lambda c: c.relative)
+    for check in worst.values():
+        table.add_row(
+            f"{check.graph} {check.precision}",
+            check.backend,
+            f"{check.relative:.1e}",
+            f"{check.max_abs:.1e}",
+            f"{check.tolerance:.0e}",
+        )
+    for metric in record.metrics:
+        table.add_row(
+            f"max F and MAE, {metric.images} images, {metric.precision}",
+            metric.backend,
+            f"F {metric.f_max_reference:.4f} -> {metric.f_max:.4f}",
+            f"MAE {metric.mae_reference:.4f} -> {metric.mae:.4f}",
+            f"{metric.tolerance:.0e}",
+        )
+    return table
+
+
+def _size(bundle: Bundle, file: str) -> str:
+    return f"{bundle.manifest.files[file].bytes / 1e6:.2f} MB"

@@ -1,0 +1,43 @@
+"""What every command line of the project shares: errors as one sentence, and the right exit code."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+from .errors import SalienceError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def report_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn a SalienceError into its message on standard error and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except SalienceError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(1) from None
+
+    return wrapper
+
+
+def repeat_flags(arguments: Sequence[str], flags: frozenset[str]) -> list[str]:
+    """Write `--data A B` as `--data A --data B`, which is the form that typer reads.
+
+    Args:
+        arguments: the command line, without the program's name.
+        flags: the options that take several values.
+    """
+    spelled: list[str] = []
+    current = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            current = argument if argument in flags else ""
+        elif current and spelled[-1] != current:
+            spelled.append(current)
+        spelled.append(argument)
+    return spelled

@@ -1,0 +1,189 @@
+"""What every method's detector shares: pictures in, saliency maps out, through the bundle's own graphs."""
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import BACKENDS
+from .backends.engine import Engine, EngineOptions
+from .backends.onnxrt import OnnxRuntimeEngine
+from .bundle import DEFAULT_BUNDLE, Bundle
+from .errors import BackendUnavailableError, BundleError, SalienceError
+from .images import MAX_PIXELS, ImageSource, decode
+from .manifest import Precision
+from .methods import METHODS
+from .saliency import SaliencyMap
+from .tables import entry
+
+log = logging.getLogger("salience")
+
+BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A decoded picture, (H, W, 3) uint8 RGB, and the network input (1, 3, h, w) float32 made of it."""
+
+    image: NDArray[np.uint8]
+    tensor: NDArray[np.float32]
+
+
+class Detector(ABC):
+    """Serves one bundle; safe to call from many threads at once.
+
+    `predict` is `prepare`, `infer` and `finish` in a row; a pipeline may overlap the three.
+
+    Attributes:
+        bundle: what is served.
+        precision: of the graphs that run.
+        backend: the engine that runs them, in words.
+    """
+
+    graphs: ClassVar[tuple[str, ...]]
+
+    def __init__(self, bundle: Bundle, engines: dict[str, Engine], precision: Precision, threads: int | None) -> None:
+        self.bundle = bundle
+        self.engines = engines
+        self.precision = precision
+        self.backend = next(iter(engines.values())).label
+        host = EngineOptions(threads=threads)
+        self._preprocess = OnnxRuntimeEngine.open(bundle, "preprocess", "fp32", host)
+        self._postprocess = OnnxRuntimeEngine.open(bundle, "postprocess", "fp32", host)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.bundle.path)!r}, {self.precision}, {self.backend})"
+
+    def predict(self, image: ImageSource) -> SaliencyMap:
+        """The saliency map of one picture.
+
+        Args:
+            image: a path, encoded bytes, a binary file, a PIL image, or an array; see `images.decode`.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            EngineError: the engine failed.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[ImageSource]) -> list[SaliencyMap]:
+        """The saliency maps of several pictures of any sizes, in one engine call."""
+        prepared = [self.prepare(image) for image in images]
+        return [self.finish(p, values) for p, values in zip(prepared, self.infer(prepared), strict=True)]
+
+    def prepare(self, image: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Prepared:
+        """Decode one picture and bring it to the network's input."""
+        pixels = decode(image, max_pixels=max_pixels)
+        return Prepared(pixels, self._preprocess.run({"image": pixels})["input"])
+
+    def infer(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+        """Maps (N, 1, h, w) float32 in [0, 1] at the network's size, of N prepared pictures."""
+        if not prepared:
+            height, width = self.bundle.manifest.input_size
+            return np.zeros((0, 1, height, width), dtype=np.float32)
+        return self._infer(np.concatenate([p.tensor for p in prepared]))
+
+    def finish(self, prepared: Prepared, values: NDArray[np.float32]) -> SaliencyMap:
+        """Bring one map (1, h, w) of `infer` to its picture's size."""
+        if not np.isfinite(values).all():
+            raise SalienceError(f"{self.backend}: the map holds NaN or infinity; use another precision or backend.")
+        size = np.array(prepared.image.shape[:2], dtype=np.int64)
+        found = self._postprocess.run({"saliency": values[None], "size": size})["map"]
+        return SaliencyMap(found, prepared.image)
+
+    @abstractmethod
+    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Network input (N, 3, h, w) -> maps (N, 1, h, w) in [0, 1]."""
+
+
+def load(
+    bundle: str | os.PathLike[str] | None = None,
+    *,
+    backend: BackendName = "auto",
+    precision: Precision | Literal["auto"] = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    provider: str | None = None,
+) -> Detector:
+    """Open a bundle for serving.
+
+    Args:
+        bundle: a folder made by `export/build_engine.py`; None for the bundle that ships with the package.
+        backend: "auto" takes the first that works here, GPU engines before the CPU; any other choice is
+            what runs, or an error.
+        precision: "auto" takes the bundle's default.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads of one engine call; None for all cores.
+        provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt" or "tensorrt-rtx".
+
+    Returns:
+        The method's detector.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        BackendUnavailableError: what was asked for cannot run here; the message says why.
+    """
+    opened = Bundle(DEFAULT_BUNDLE if bundle is None else bundle)
+    detector_type = entry(METHODS, opened.manifest.method, what="method")
+    chosen: Precision = opened.manifest.default_precision if precision == "auto" else precision
+    if chosen not in opened.precisions():
+        opened.graph_file(detector_type.graphs[0], chosen)
+    engines = _open_engines(opened, detector_type.graphs, chosen, backend, device, threads, provider)
+    detector: Detector = detector_type(opened, engines, chosen, threads)
+    return detector
+
+
+def _open_engines(
+    bundle: Bundle,
+    graphs: Sequence[str],
+    precision: Precision,
+    backend: str,
+    device: str,
+    threads: int | None,
+    provider: str | None,
+) -> dict[str, Engine]:
+    reasons = []
+    for name, options in _candidates(backend, device, threads, provider):
+        engine_type: Any = entry(BACKENDS, name, what="backend")
+        reason = engine_type.unavailable(options)
+        if reason is None:
+            try:
+                return {graph: engine_type.open(bundle, graph, precision, options) for graph in graphs}
+            except (BackendUnavailableError, BundleError) as error:
+                reason = str(error)
+                log.warning("%s is passed over: %s", name, reason)
+        reasons.append(reason)
+    raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)))
+
+
+def _candidates(
+    backend: str, device: str, threads: int | None, provider: str | None
+) -> list[tuple[str, EngineOptions]]:
+    """What to try, in order; a choice that was made by name stands alone."""
+    gpu, cpu = ("cuda" if device == "auto" else device), "cpu"
+    if backend not in ("auto", *BACKENDS):
+        entry(BACKENDS, backend, what="backend")
+    if provider is not None and backend == "auto":
+        backend = "onnxruntime"
+    if device == "auto" and provider is not None:
+        device = "cpu" if provider == "cpu" else "cuda"
+    order = [
+        ("tensorrt-rtx", gpu),
+        ("tensorrt", gpu),
+        ("onnxruntime", gpu),
+        ("onnxruntime", cpu),
+        ("openvino", cpu),
+    ]
+    return [
+        (
+            name,
+            EngineOptions(device=where, threads=threads, provider=provider if name == "onnxruntime" else None),
+        )
+        for name, where in order
+        if backend in ("auto", name) and device in ("auto", where)
+    ] or [(backend, EngineOptions(device=device, threads=threads, provider=provider))]

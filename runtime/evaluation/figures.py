@@ -1,0 +1,160 @@
+"""Pictures of an evaluation, as PNG bytes: its curves, and its best and worst images."""
+
+import io
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import BackendUnavailableError, ImageError
+from ..images import decode, decode_mask, encode_png
+from .command import Evaluation, ImageResult, LoadMap, fit_to
+from .metrics import Curves
+
+SHOWN = 6
+CELL = (160, 220)
+CAPTION_HEIGHT, HEADING_HEIGHT = 26, 36
+GAP, MARGIN = 6, 16
+
+
+def draw_curves(curves: Curves) -> bytes:
+    """PNG of the precision-recall curve and of F over the threshold, the best threshold marked in both."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "report: matplotlib is not installed; run: pip install 'salience[evaluate]'"
+        ) from error
+    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    thresholds, best = np.arange(255, -1, -1), int(np.argmax(curves.f))
+    marker: dict[str, Any] = {
+        "color": "tab:red",
+        "marker": "o",
+        "linestyle": "none",
+        "zorder": 3,
+        "clip_on": False,
+    }
+    left.plot(curves.recall, curves.precision, color="tab:blue")
+    left.plot(curves.recall[best], curves.precision[best], label=f"largest F, {curves.f[best]:.4f}", **marker)
+    left.set(title="Precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1))
+    right.plot(thresholds, curves.f, color="tab:blue")
+    right.plot(thresholds[best], curves.f[best], label=f"largest F, at threshold {thresholds[best]}", **marker)
+    right.set(title="F over the threshold", xlabel="threshold", ylabel="F (beta² = 0.3)", xlim=(0, 255))
+    for axes in (left, right):
+        axes.set_ylim(0, 1)
+        axes.grid(color="0.9")
+        axes.legend(loc="lower center")
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def draw_contact_sheet(evaluation: Evaluation, load_map: LoadMap) -> bytes:
+    """PNG of the images of largest and of smallest F, up to 6 of each, none in both.
+
+    A row is picture, mask and map (as given, at the mask's size), with name, F and MAE above; the pictures'
+    column is left out where no pair has one.
+    """
+    best, worst = extremes(evaluation.images)
+    with_pictures = any(result.pair.picture for result in best + worst)
+    blocks = [
+        _draw_block(heading, results, load_map, with_pictures=with_pictures)
+        for heading, results in (("Best", best), ("Worst", worst))
+        if results
+    ]
+    width = sum(block.width for block in blocks) + MARGIN * (len(blocks) + 1)
+    sheet = Image.new("RGB", (width, max(block.height for block in blocks) + 2 * MARGIN), "white")
+    left = MARGIN
+    for block in blocks:
+        sheet.paste(block, (left, MARGIN))
+        left += block.width + MARGIN
+    return encode_png(np.asarray(sheet))
+
+
+class Extremes(NamedTuple):
+    """Images of largest F, best first, and of smallest F, worst first."""
+
+    best: tuple[ImageResult, ...]
+    worst: tuple[ImageResult, ...]
+
+
+def extremes(images: Sequence[ImageResult], shown: int = SHOWN) -> Extremes:
+    """Up to `shown` images from either end of the ranking by F, then MAE, then name; none is in both."""
+    ranked = sorted(images, key=lambda result: (-result.f_max, result.mae, result.pair.name))
+    best = min(shown, (len(ranked) + 1) // 2)
+    worst = min(shown, len(ranked) - best)
+    return Extremes(tuple(ranked[:best]), tuple(ranked[::-1][:worst]))
+
+
+def printable(text: str) -> str:
+    """File names may hold line breaks and bytes that are no text; reports show a mark in their place."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _draw_block(heading: str, results: Iterable[ImageResult], load_map: LoadMap, *, with_pictures: bool) -> Image.Image:
+    height, width = CELL
+    rows = list(results)
+    columns = ["picture", "mask", "map"] if with_pictures else ["mask", "map"]
+    pitch = CAPTION_HEIGHT + height + GAP
+    block = Image.new("RGB", (len(columns) * (width + GAP) - GAP, HEADING_HEIGHT + len(rows) * pitch - GAP), "white")
+    draw = ImageDraw.Draw(block)
+    draw.text((0, 0), f"{heading} by F max: {', '.join(columns)}", fill="black", font=ImageFont.load_default(20))
+    for index, result in enumerate(rows):
+        top = HEADING_HEIGHT + index * pitch
+        _draw_caption(draw, result, top=top, width=block.width)
+        for column, cell in enumerate(_cells(result, load_map, with_picture=with_pictures)):
+            block.paste(cell, (column * (width + GAP), top + CAPTION_HEIGHT))
+    return block
+
+
+def _draw_caption(draw: ImageDraw.ImageDraw, result: ImageResult, *, top: int, width: int) -> None:
+    """Name at the left, shortened from its front where it is too long; scores at the right."""
+    font = ImageFont.load_default(15)
+    scores = f"F {result.f_max:.3f}   MAE {result.mae:.3f}"
+    room = width - draw.textlength(scores, font=font) - 2 * GAP
+    name = printable(result.pair.name)
+    shortened = (name if cut == 0 else f"...{name[cut:]}" for cut in itertools.count())
+    name = next(text for text in shortened if draw.textlength(text, font=font) <= room)
+    middle = top + CAPTION_HEIGHT // 2
+    draw.text((0, middle), name, fill="black", font=font, anchor="lm")
+    draw.text((width, middle), scores, fill="black", font=font, anchor="rm")
+
+
+def _cells(result: ImageResult, load_map: LoadMap, *, with_picture: bool) -> list[Image.Image]:
+    mask = decode_mask(result.pair.mask)
+    saliency = fit_to(load_map(result.pair), mask.shape)
+    cells = [_cell(mask.view(np.uint8) * np.uint8(255)), _cell(saliency)]
+    return [_picture_cell(result.pair.picture), *cells] if with_picture else cells
+
+
+def _picture_cell(path: Path | None) -> Image.Image:
+    """The picture, or a cell that says why there is none: it is shown only, no score depends on it."""
+    try:
+        if path:
+            return _cell(decode(path))
+        note = "no picture"
+    except ImageError:
+        note = "picture cannot be read"
+    height, width = CELL
+    cell = Image.new("RGB", (width, height), "gainsboro")
+    font = ImageFont.load_default(14)
+    ImageDraw.Draw(cell).text((width // 2, height // 2), note, fill="black", font=font, anchor="mm")
+    return cell
+
+
+def _cell(image: NDArray[np.uint8]) -> Image.Image:
+    """The image, whole, in the middle of a cell."""
+    height, width = CELL
+    picture = Image.fromarray(image).convert("RGB")
+    scale = min(width / picture.width, height / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    cell = Image.new("RGB", (width, height), "gainsboro")
+    cell.paste(picture.resize(size), ((width - size[0]) // 2, (height - size[1]) // 2))
+    return cell

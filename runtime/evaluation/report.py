@@ -1,0 +1,233 @@
+"""Reports of an evaluation: `scores.json`, `curves.png`, `contact_sheet.png` and `report.html`."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from pydantic import BaseModel, ConfigDict
+
+from salience import __version__
+
+from ..files import write_atomic
+from .command import Evaluation, LoadMap, score_rows
+from .figures import draw_contact_sheet, draw_curves, printable
+from .metrics import Curves, Scores
+from .pairs import Part
+
+
+class ImageRow(BaseModel):
+    """One image of the list in `scores.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    mae: float
+    f_max: float
+
+
+class FailureRow(BaseModel):
+    """One image that could not be scored, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    reason: str
+
+
+class Evidence(BaseModel):
+    """What was scored, so that two reports are compared only where they can be.
+
+    Attributes:
+        salience: version that took the scores.
+        images: how many are in the averages.
+        failures: how many could not be scored.
+        resized: how many maps were brought to the size of their mask.
+        normalised: every map was stretched to the full range first.
+        maps, masks: the last two names of the folders' paths.
+        part: of the split file, None where all masks were scored.
+        detector: what made the maps, None where they were read from files.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    salience: str
+    images: int
+    failures: int
+    resized: int
+    normalised: bool
+    maps: str
+    masks: str
+    part: Part | None
+    detector: str | None
+
+
+class Report(BaseModel):
+    """The contents of `scores.json`; `images` are in the order of their evaluation, by name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scores: Scores
+    evidence: Evidence
+    images: tuple[ImageRow, ...]
+    failures: tuple[FailureRow, ...]
+    curves: Curves
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    load_map: LoadMap,
+    *,
+    maps: Path,
+    masks: Path,
+    part: Part | None = None,
+    detector: str | None = None,
+) -> Path:
+    """Write the report's four files, each of them whole or not at all.
+
+    Args:
+        folder: created where it is missing; files of an earlier report are replaced.
+        evaluation: what to report.
+        load_map: as given to `evaluate_maps`; called again for the images of the contact sheet.
+        maps: folder of the maps, or of the pictures that they were made of.
+        masks: folder of the masks.
+        part: part of the split file that was scored.
+        detector: name of what made the maps.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+        ImageError, DataError: a map or mask that was scored cannot be read any more.
+    """
+    report = _report(evaluation, maps=maps, masks=masks, part=part, detector=detector)
+    curves = draw_curves(evaluation.curves)
+    sheet = draw_contact_sheet(evaluation, load_map)
+    page = folder / "report.html"
+    write_atomic(folder / "curves.png", curves)
+    write_atomic(folder / "contact_sheet.png", sheet)
+    write_atomic(page, _render_page(report, curves, sheet).encode())
+    write_atomic(folder / "scores.json", report.model_dump_json(indent=2).encode())
+    return page
+
+
+def _report(evaluation: Evaluation, *, maps: Path, masks: Path, part: Part | None, detector: str | None) -> Report:
+    evidence = Evidence(
+        salience=__version__,
+        images=len(evaluation.images),
+        failures=len(evaluation.failures),
+        resized=evaluation.resized,
+        normalised=evaluation.normalised,
+        maps=_folder_name(maps),
+        masks=_folder_name(masks),
+        part=part,
+        detector=detector,
+    )
+    return Report(
+        scores=evaluation.scores,
+        evidence=evidence,
+        images=tuple(
+            ImageRow(name=printable(result.pair.name), mae=result.mae, f_max=result.f_max)
+            for result in evaluation.images
+        ),
+        failures=tuple(
+            FailureRow(name=printable(failure.name), reason=printable(failure.reason))
+            for failure in evaluation.failures
+        ),
+        curves=evaluation.curves,
+    )
+
+
+def _folder_name(path: Path) -> str:
+    return printable("/".join(path.resolve().parts[1:][-2:]))
+
+
+def _render_page(report: Report, curves: bytes, sheet: bytes) -> str:
+    evidence = report.evidence
+    facts = [
+        ("maps", evidence.maps + (f", by {evidence.detector}" if evidence.detector else "")),
+        ("masks", evidence.masks + (f", part {evidence.part}" if evidence.part else "")),
+        ("images scored", str(evidence.images)),
+        ("not scored", str(evidence.failures)),
+        ("maps resized to their mask", str(evidence.resized)),
+        ("maps stretched to the full range", "yes" if evidence.normalised else "no"),
+        ("salience", evidence.salience),
+    ]
+    failures = [(failure.name, failure.reason) for failure in report.failures]
+    images = [(image.name, f"{image.f_max:.4f}", f"{image.mae:.4f}") for image in report.images]
+    return _PAGE.substitute(
+        title=escape(f"Evaluation of {evidence.maps}"),
+        facts=_table_rows(facts),
+        scores=_table_rows(score_rows(report.scores)),
+        failures=_details(f"{len(failures)} not scored", ("image", "reason"), failures, opened=True),
+        images=_details("Every image", ("image", "F max", "MAE"), images),
+        curves=_data_uri(curves),
+        sheet=_data_uri(sheet),
+    )
+
+
+def _table_rows(rows: Iterable[Sequence[str]]) -> str:
+    """The first column heads its row; numbers align through the style sheet."""
+    return "\n".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in rest)}</tr>'
+        for first, *rest in rows
+    )
+
+
+def _details(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, opened: bool = False) -> str:
+    if not rows:
+        return ""
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    return (
+        f"<details{' open' if opened else ''}><summary>{escape(summary)}</summary>\n"
+        f"<table><thead><tr>{names}</tr></thead>\n<tbody>{_table_rows(rows)}</tbody></table></details>"
+    )
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+_PAGE = Template("""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --line: #d0d0d0; --soft: #666; }
+@media (prefers-color-scheme: dark) { :root { --line: #444; --soft: #aaa; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .2rem 1.5rem .2rem 0; border-bottom: 1px solid var(--line); }
+tbody th { font-weight: 600; overflow-wrap: anywhere; }
+td:nth-child(3) { color: var(--soft); }
+img { max-width: 100%; height: auto; border-radius: 6px; }
+summary { cursor: pointer; font-weight: 600; margin-top: 1.5rem; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<table><tbody>
+$facts
+</tbody></table>
+$failures
+<h2>Scores</h2>
+<table><tbody>
+$scores
+</tbody></table>
+<h2>Curves</h2>
+<img src="$curves" alt="Precision-recall curve, and F over the threshold">
+<h2>Best and worst images</h2>
+<img src="$sheet" alt="The images of largest and smallest F, with mask and map">
+$images
+</body>
+</html>
+""")

@@ -1,0 +1,148 @@
+"""What a bundle says of itself: `manifest.json` and `verification.json`, the contract of export and runtime."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+FORMAT_VERSION: Literal[1] = 1
+MANIFEST_FILE = "manifest.json"
+VERIFICATION_FILE = "verification.json"
+
+DataType = Literal["float32", "float16", "uint8", "int32", "int64", "bool"]
+# What the weights are stored in and what is computed in; "fp16-weights" computes in fp32.
+Precision = Literal["fp32", "fp16", "fp16-weights"]
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or len(path.parts) != 1:
+        raise ValueError(f"{name!r} is not a plain file name; a bundle's files may not leave its folder")
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_inside)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(_Model):
+    """Name, type and shape of one input or output; a string in `shape` is a dimension free at run time."""
+
+    name: str
+    dtype: DataType
+    shape: tuple[int | str, ...]
+
+    def mismatch(self, array: NDArray[Any]) -> str | None:
+        """Why `array` does not fit, or None if it does."""
+        fits = array.ndim == len(self.shape) and all(
+            isinstance(want, str) or want == got for want, got in zip(self.shape, array.shape, strict=True)
+        )
+        if fits and array.dtype == np.dtype(self.dtype):
+            return None
+        return f"{self.name}: got {array.dtype} {array.shape}, expected {self}"
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+class FileEntry(_Model):
+    """Size and SHA-256 of one file of the bundle."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class GraphEntry(_Model):
+    """One graph: its interface, and the ONNX file of each precision."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    files: dict[Precision, FileName] = Field(min_length=1)
+
+
+class EngineEntry(_Model):
+    """A compiled engine: a cache of one graph for one builder version and target.
+
+    `targets` are CUDA compute capabilities such as "8.6"; `profile` gives the smallest, best and largest
+    batch; `build_s` and `bytes` are what building took and left.
+    """
+
+    graph: str
+    precision: Precision
+    builder: Literal["tensorrt", "tensorrt-rtx"]
+    builder_version: str
+    targets: tuple[str, ...]
+    profile: tuple[int, int, int]
+    file: FileName
+    build_s: float
+    bytes: int
+
+
+class Manifest(_Model):
+    """Everything that the runtime needs to serve a bundle, and where it comes from.
+
+    `input_size` is the network's (height, width). `graphs` holds `preprocess`, `postprocess` and the
+    method's own; `files` lists every file but the manifest itself.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    method: str
+    created: str
+    input_size: tuple[int, int]
+    default_precision: Precision
+    graphs: dict[str, GraphEntry]
+    engines: tuple[EngineEntry, ...] = ()
+    files: dict[FileName, FileEntry]
+    provenance: dict[str, Any]
+
+
+class TensorCheck(_Model):
+    """One comparison of a graph with PyTorch: `max_abs` is the largest error, `relative` the norm of the error
+    over the norm of what was expected (for `preprocess` and `postprocess` the largest error over their
+    range of 1); `tolerance` bounds the latter.
+    """
+
+    graph: str
+    precision: Precision
+    backend: str
+    batch: int
+    inputs: str
+    max_abs: float
+    relative: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Within the tolerance; NaN is not."""
+        return self.relative <= self.tolerance
+
+
+class MetricCheck(_Model):
+    """Scores of PyTorch's maps and of a backend's on the same real images; `tolerance` bounds both changes."""
+
+    precision: Precision
+    backend: str
+    images: int
+    f_max_reference: float
+    f_max: float
+    mae_reference: float
+    mae: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Both changes within the tolerance."""
+        return max(abs(self.f_max - self.f_max_reference), abs(self.mae - self.mae_reference)) <= self.tolerance
+
+
+class Verification(_Model):
+    """The content of `verification.json`."""
+
+    passed: bool
+    tensors: tuple[TensorCheck, ...]
+    metrics: tuple[MetricCheck, ...] = ()

@@ -1,0 +1,5 @@
+"""The detectors, one file a method: which graphs run, and how they follow each other."""
+
+METHODS = {
+    "multis": "salience.runtime.methods.multis:MultiScaleDetector",
+}

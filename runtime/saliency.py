@@ -1,0 +1,88 @@
+"""The result of a prediction: a saliency map with what people make of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import SalienceError
+from .files import write_atomic
+from .images import encode_png
+
+Kind = Literal["map", "mask", "cutout", "overlay"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_TINT = np.array([255, 48, 32], dtype=np.float32)
+_TINT_STRENGTH = np.float32(0.6)
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyMap:
+    """The saliency of one picture.
+
+    Attributes:
+        values: (H, W) float32 in [0, 1], 1 for the salient object, at the picture's own size.
+        image: (H, W, 3) uint8 RGB, the picture, upright.
+    """
+
+    values: NDArray[np.float32]
+    image: NDArray[np.uint8]
+
+    def __repr__(self) -> str:
+        height, width = self.values.shape
+        return f"SaliencyMap({height} x {width}, mean {float(self.values.mean()):.3f})"
+
+    def grey(self) -> NDArray[np.uint8]:
+        """(H, W) uint8, 255 for saliency 1."""
+        return np.rint(self.values * 255).astype(np.uint8)
+
+    def threshold(self) -> float:
+        """The adaptive threshold, twice the mean and at most 1 (Achanta et al., Frequency-tuned)."""
+        return min(2 * float(self.values.mean(dtype=np.float64)), 1.0)
+
+    def mask(self, threshold: float | None = None) -> NDArray[np.bool_]:
+        """(H, W) bool: values of at least `threshold`, the adaptive one by default; never where the map is 0.
+
+        Raises:
+            SalienceError: `threshold` is not in [0, 1].
+        """
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise SalienceError(f"threshold {threshold}: expected a number from 0 to 1.")
+        limit = self.threshold() if threshold is None else threshold
+        mask: NDArray[np.bool_] = (self.values >= np.float32(limit)) & (self.values > 0)
+        return mask
+
+    def box(self, threshold: float | None = None) -> tuple[int, int, int, int] | None:
+        """(top, left, bottom, right) in pixels of the mask, bottom and right exclusive; None if it is empty."""
+        mask = self.mask(threshold)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not rows.size:
+            return None
+        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+    def cutout(self) -> NDArray[np.uint8]:
+        """(H, W, 4) uint8 RGBA: the picture with the map as its opacity."""
+        return np.dstack([self.image, self.grey()])
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB: the picture, salient parts tinted red."""
+        strength = (self.values * _TINT_STRENGTH)[..., None]
+        tinted = self.image + (_TINT - self.image) * strength
+        return np.rint(tinted).astype(np.uint8)
+
+    def render(self, kind: Kind, *, threshold: float | None = None) -> NDArray[np.uint8]:
+        """One of the pictures above as uint8; a mask is 0 or 255."""
+        match kind:
+            case "map":
+                return self.grey()
+            case "mask":
+                return self.mask(threshold).astype(np.uint8) * np.uint8(255)
+            case "cutout":
+                return self.cutout()
+            case "overlay":
+                return self.overlay()
+
+    def save(self, path: str | Path, *, kind: Kind = "map", threshold: float | None = None) -> None:
+        """Write `render(kind)` to `path` as PNG, whole or not at all."""
+        write_atomic(Path(path), encode_png(self.render(kind, threshold=threshold)))
