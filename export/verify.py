@@ -99,7 +99,7 @@ def check_processing(preprocess: Engine, postprocess: Engine, preprocessing: Pre
         # Back to grey levels, where the tolerance is one.
         found = preprocess.run({"image": image})["input"]
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
-        expected = preprocessing.resize(_channels_first(image)).numpy()[None] / np.float32(255)
+        expected = preprocessing.resize(_channels_first(image))[None].float().div(255).numpy()
         yield _processing_check("preprocess", scene.name, (found * std + mean).astype(np.float32), expected, GREY_LEVEL)
         small = np.random.default_rng(scene.seed).random((1, 1, *preprocessing.size), dtype=np.float32)
         size = np.array(image.shape[:2], dtype=np.int64)

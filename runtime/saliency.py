@@ -13,7 +13,8 @@ from .images import encode_png
 
 Kind = Literal["map", "mask", "cutout", "overlay"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_TINT = np.array([255, 48, 32], dtype=np.float32)
+# Magenta is rare in photos, so the tint shows on almost every object.
+_TINT = np.array([255, 0, 160], dtype=np.float32)
 _TINT_STRENGTH = np.float32(0.6)
 
 
@@ -66,7 +67,7 @@ class SaliencyMap:
         return np.dstack([self.image, self.grey()])
 
     def overlay(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB: the picture, salient parts tinted red."""
+        """(H, W, 3) uint8 RGB: the picture, salient parts tinted magenta."""
         strength = (self.values * _TINT_STRENGTH)[..., None]
         tinted = self.image + (_TINT - self.image) * strength
         return np.rint(tinted).astype(np.uint8)

@@ -4,22 +4,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ..errors import DataError
 from ..images import SUFFIXES
-
-Part = Literal["train", "val", "test"]
-
-
-class _Split(BaseModel):
-    """What a split file says of one set; parts it does not have are None."""
-
-    train: list[str] | None = None
-    val: list[str] | None = None
-    test: list[str] | None = None
+from ..splits import Part, read_part
 
 
 @dataclass(frozen=True)
@@ -127,7 +115,7 @@ def _wanted(truth: Iterable[str], masks: Path, splits: Path | None, part: Part |
     if splits is None or part is None:
         given, lacking = ("splits", "part") if part is None else ("part", "splits")
         raise DataError(f"evaluation: --{given} was given without --{lacking}; expected both or neither.")
-    names = _read_part(splits, part, set_name=Path(os.path.normpath(masks.absolute())).parent.name)
+    names = read_part(splits, part, set_name=Path(os.path.normpath(masks.absolute())).parent.name)
     missing = sorted(names.difference(truth))
     if missing:
         raise DataError(
@@ -135,22 +123,6 @@ def _wanted(truth: Iterable[str], masks: Path, splits: Path | None, part: Part |
             f"({_some(missing)}); expected all of them."
         )
     return sorted(names)
-
-
-def _read_part(path: Path, part: Part, *, set_name: str) -> set[str]:
-    try:
-        table = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
-        sets = {name: _Split.model_validate(value) for name, value in table.items() if isinstance(value, dict)}
-    except (OSError, ValidationError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise DataError(f"splits {path}: {detail}; expected JSON, a list of names for each part of a set.") from error
-    names: list[str] | None = getattr(sets[set_name], part) if set_name in sets else None
-    if not names:
-        raise DataError(
-            f"splits {path}: no names for {part!r} of the set {set_name!r} (the folder above the masks); "
-            f"the file has the sets {', '.join(sorted(sets)) or 'none'}."
-        )
-    return set(names)
 
 
 def _some(names: Iterable[str], limit: int = 5) -> str:

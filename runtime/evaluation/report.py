@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from salience import __version__
 
 from ..files import write_atomic
+from ..splits import Part
 from .command import Evaluation, LoadMap, score_rows
 from .figures import draw_contact_sheet, draw_curves, printable
 from .metrics import Curves, Scores
-from .pairs import Part
 
 
 class ImageRow(BaseModel):

@@ -1,20 +1,17 @@
 """Image and mask pairs from folders, and their splits."""
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salience.runtime.errors import DataError
 from salience.runtime.images import SUFFIXES, decode, decode_mask
-
-Part = Literal["train", "val", "test"]
+from salience.runtime.splits import Part, read_part
 
 
 @dataclass(frozen=True)
@@ -74,20 +71,13 @@ def merge_identical(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def split_by_file(samples: Sequence[Sample], splits: Path, part: Part) -> list[Sample]:
-    """The samples that a split file puts into `part`.
-
-    The file is JSON: `{"<set>": {"train": [stems], "val": [...], "test": [...]}}`, stems relative to
-    `<set>/images`.
+    """The samples that a split file (`runtime.splits`) puts into `part`.
 
     Raises:
         DataError: the file cannot be read, or lacks a set or part that is needed.
     """
-    table = _read_splits(splits)
-    wanted: set[str] = set()
-    for name in {sample.name.split("/")[0] for sample in samples}:
-        if part not in table.get(name, {}):
-            raise DataError(f"splits {splits}: no part {part!r} for the set {name!r}; it has {sorted(table)}.")
-        wanted |= {f"{name}/{stem}" for stem in table[name][part]}
+    sets = {sample.name.split("/")[0] for sample in samples}
+    wanted = {f"{name}/{stem}" for name in sets for stem in read_part(splits, part, set_name=name)}
     found = [sample for sample in samples if sample.name in wanted]
     missing = sorted(wanted - {sample.name for sample in found})
     if missing:
@@ -102,18 +92,6 @@ def split_by_seed(samples: Sequence[Sample], *, fraction: float, seed: int) -> t
     shuffled = random.Random(seed).sample(list(samples), len(samples))  # noqa: S311
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
     return shuffled[count:], shuffled[:count]
-
-
-def _read_splits(path: Path) -> dict[str, dict[str, list[str]]]:
-    try:
-        table = json.loads(path.read_text())
-        return {
-            name: {part: [str(stem) for stem in parts[part]] for part in ("train", "val", "test") if part in parts}
-            for name, parts in table.items()
-            if isinstance(parts, dict)
-        }
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"splits {path}: cannot be read as a JSON split file ({error}).") from error
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -51,7 +51,7 @@ def _texture(
     y, x = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")
     angle = rng.uniform(0, 2 * np.pi)
     slope = (x * np.cos(angle) + y * np.sin(angle))[..., None] * rng.uniform(-30, 30, 3)
-    image = colour + slope
+    image: NDArray[np.float64] = colour + slope
     for cells in (4, 16, 48):
         coarse = rng.normal(0, 1, (cells, cells)).astype(np.float32)
         field = Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC)
