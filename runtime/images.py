@@ -1,12 +1,15 @@
 """Pictures of any kind become `(H, W, 3) uint8 RGB`, upright; nothing else in the project decodes images."""
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from .errors import ImageError
 
@@ -15,6 +18,16 @@ ImageSource: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | NDArray
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 150_000_000
+# By the value of EXIF's orientation tag.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -25,11 +38,12 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.u
 
     Args:
         source: a path, encoded bytes, a binary file, a PIL image, or an array: (H, W), (H, W, 1),
-            (H, W, 3) or (H, W, 4) of uint8, uint16, or float in [0, 1].
-        max_pixels: larger pictures are refused before memory is taken for them.
+            (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or float in [0, 1].
+        max_pixels: larger pictures are refused before memory is taken for them; it stands in place of
+            Pillow's `Image.MAX_IMAGE_PIXELS`, which warns at other sizes.
 
     Returns:
-        (H, W, 3) uint8 RGB, contiguous.
+        (H, W, 3) uint8 RGB, contiguous, never a view of `source`.
 
     Raises:
         ImageError: the picture is missing, damaged, of an unknown format, or too large.
@@ -38,12 +52,17 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.u
         return _from_array(source)
     name = _name(source)
     try:
-        with _open(source, name) as image:
-            _check_size(image, name, max_pixels)
-            return _to_rgb(image)
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, name, max_pixels)
+        with _stream(source) as stream:
+            return _to_rgb(_open(stream, name), name, max_pixels)
     except ImageError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except OSError as error:
+        reason = error.strerror or _reason(error)
+        raise ImageError(f"image {name}: cannot be read ({reason}); is the file there and whole?") from error
+    # On damaged bytes Pillow raises errors of many kinds, struct.error and TypeError among them.
+    except Exception as error:
         raise ImageError(f"image {name}: cannot be decoded ({_reason(error)}); is the file whole?") from error
 
 
@@ -67,19 +86,37 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _name(source: object) -> str:
-    if isinstance(source, str | Path):
-        return str(source)
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
     return str(getattr(source, "filename", "") or getattr(source, "name", "") or "from memory")
 
 
-def _open(source: object, name: str) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source.copy()
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        return Image.open(stream, formats=FORMATS)  # type: ignore[arg-type]
-    except UnidentifiedImageError as error:
-        raise ImageError(f"image {name}: not a picture of a known format; expected {', '.join(FORMATS)}.") from error
+@contextmanager
+def _stream(source: str | Path | bytes | IO[bytes]) -> Iterator[IO[bytes]]:
+    """The encoded picture as a file that can seek; a file that the caller opened stays open."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | os.PathLike):
+        with Path(source).open("rb") as file:
+            yield file if file.seekable() else io.BytesIO(file.read())
+    elif hasattr(source, "read"):
+        yield source if source.seekable() else io.BytesIO(source.read())
+    else:
+        raise ImageError(
+            f"image of type {type(source).__name__}: expected a path, bytes, a binary file, a PIL image or an array."
+        )
+
+
+def _open(stream: IO[bytes], name: str) -> Image.Image:
+    """As `Image.open`, without Pillow's limit on the size, whose warning no thread can turn off for itself."""
+    Image.init()
+    stream.seek(0)
+    prefix = stream.read(16)
+    for factory, accept in map(Image.OPEN.__getitem__, FORMATS):
+        if accept is None or accept(prefix):
+            stream.seek(0)
+            return factory(stream, "")
+    raise ImageError(f"image {name}: not a picture of a known format; expected {', '.join(FORMATS)}.")
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -91,43 +128,71 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_array(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    _check_size(image, name, max_pixels)
+    image = _upright(image)
+    if image.mode == "F":
+        return _from_array(np.asarray(image), name)
+    if image.mode.startswith("I"):
+        return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), name)
+    return _flatten(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+        # Memory that Pillow finds in place is not checked against its own limit (for TIFF alone it is).
+        size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+        image.im = Image.new(image.mode, size, None).im
+    image.load()
+    try:
+        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+    except Exception:
+        # The EXIF data are damaged, the pixels are whole.
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _flatten(image: Image.Image) -> NDArray[np.uint8]:
+    """Any mode of 8 bits or fewer, on white where transparent."""
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+    return np.array(image.convert("RGB"))
 
 
-def _from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[np.generic], name: str = "array") -> NDArray[np.uint8]:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise ImageError(
-            f"image array of shape {array.shape}: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty."
+            f"image {name} of shape {array.shape}: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty."
         )
-    grey = _to_8_bit(array)
-    if grey.shape[2] == 4:
-        return _to_rgb(Image.fromarray(grey))
-    return np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3)))
+    pixels = _to_8_bit(array, name)
+    if pixels.shape[2] == 4:
+        return _flatten(Image.fromarray(pixels))
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
-def _to_8_bit(array: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Integers above 255 are 16-bit values; floats are in [0, 1], or else in the range of their kind."""
-    if array.dtype == np.uint8:
-        return array.view(np.uint8)
-    if array.dtype.kind == "b":
+def _to_8_bit(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+    kind, size_bytes = array.dtype.kind, array.dtype.itemsize
+    if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind in "iu":
-        return (np.clip(array.astype(np.int64), 0, 65535) // 257).astype(np.uint8)
-    if array.dtype.kind == "f":
-        values = array.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ImageError("image array: holds NaN or infinity; expected finite values in [0, 1].")
-        return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    raise ImageError(f"image array of type {array.dtype}: expected uint8, uint16 or float in [0, 1].")
+    if kind == "u" and size_bytes == 1:
+        return array.view(np.uint8)
+    if kind == "u" and size_bytes == 2:
+        # 65535 is 257 * 255.
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if kind == "f":
+        values = array.astype(np.float64 if size_bytes > 4 else np.float32)
+        low, high = float(values.min()), float(values.max())
+        # What a filter overshoots is clipped; another scale is not guessed at. NaN lies within no limits.
+        if not (low >= -0.5 and high <= 1.5):
+            raise ImageError(f"image {name} of {array.dtype}: holds values from {low:g} to {high:g}; expected [0, 1].")
+        scaled: NDArray[np.uint8] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+        return scaled
+    raise ImageError(f"image {name} of type {array.dtype}: expected uint8, uint16, bool or float in [0, 1].")
 
 
 def _reason(error: BaseException) -> str:

@@ -56,6 +56,7 @@ def train(
         Literal["plateau", "cosine", "constant"] | None, typer.Option(help="Default: the paper's.")
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm; 0 for none.")] = None,
+    average: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights.")] = None,
     augmentation: Annotated[Augmentation, typer.Option(help="How samples are varied.")] = "paper",
     network_option: Annotated[
         list[str] | None, typer.Option("--network", help="NAME=VALUE ... of the network's settings.")
@@ -77,7 +78,7 @@ def train(
     recipe = _settings(entry(RECIPES, method, what="method"), _pairs(recipe_option, "--recipe"), "--recipe")
     given = {
         "epochs": epochs, "optimiser": optimiser, "rate": rate, "backbone_rate": backbone_rate, "decay": decay,
-        "schedule": schedule, "clip": clip, "batch": batch * accumulate if batch else None,
+        "schedule": schedule, "clip": clip, "average": average, "batch": batch * accumulate if batch else None,
     }  # fmt: skip
     chosen = recipe.defaults().model_copy(update={k: v for k, v in given.items() if v is not None})
     optimiser_settings = _settings(type(chosen), chosen.model_dump(), "training options")

@@ -14,7 +14,8 @@ class OptimiserSettings(BaseModel):
     """Optimiser, schedule and length of a training run.
 
     `rate` is the learning rate of the new layers, `backbone_rate` the factor on it for the backbone,
-    `batch` the images per optimiser step, `clip` the largest gradient norm (0: no clipping).
+    `batch` the images per optimiser step, `clip` the largest gradient norm (0: no clipping). `average` is the decay
+    per step of an exponential moving average of the weights, which then validates and is saved (0: none).
     Schedules: `plateau` multiplies the rate by .1 when the training loss stalls for `patience` epochs,
     `cosine` rises linearly over the first `warmup` part and falls to zero by a cosine, `constant` does nothing.
     """
@@ -32,6 +33,7 @@ class OptimiserSettings(BaseModel):
     epochs: int = Field(default=1, ge=1)
     batch: int = Field(default=16, ge=1)
     clip: float = Field(default=0.0, ge=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
 
 
 def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimizer:

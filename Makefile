@@ -1,0 +1,45 @@
+# Every target makes its own environment in $(VENV) first; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# TensorRT-RTX has wheels for x86-64 alone; elsewhere its engine is left out.
+ENGINES = onnxruntime openvino $(shell $(BIN)/python -c "from importlib.util import find_spec; print('tensorrt-rtx' * bool(find_spec('tensorrt_rtx')))")
+LINTED := src src/salience/export src/salience/runtime src/salience/training tests benchmarks
+
+.PHONY: quickstart test test-all lint format default-bundle clean
+
+quickstart: $(READY)
+	$(BIN)/python export/build_engine.py multis --precision fp32 fp16 --engine $(ENGINES) --output bundles/multis
+	$(BIN)/python benchmarks/sample_photos.py quickstart/photos
+	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/maps
+	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/cutouts --kind cutout
+	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/overlays --kind overlay
+	@echo "The pictures are in $(CURDIR)/quickstart: photos, maps, cutouts, overlays."
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m ""
+
+lint: $(READY)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+default-bundle: $(READY)
+	$(BIN)/python export/build_engine.py multis --precision fp16-weights --engine onnxruntime openvino --output runtime/default_bundle
+
+clean:
+	rm -rf $(VENV) bundles quickstart
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,178 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from salience.runtime.errors import DataError
+from salience.training.data.dataset import SaliencyDataset
+from salience.training.data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
+from salience.training.data.scenes import Scene, scenes
+from salience.training.preprocessing import Preprocessing
+
+
+def write_pair(root: Path, stem: str, image: np.ndarray, mask: np.ndarray, suffix: str = ".png") -> None:
+    for kind, values, end in (("images", image, suffix), ("masks", mask, ".png")):
+        path = root / kind / f"{stem}{end}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
+def test_pairs_are_found_at_any_depth(tmp_path: Path, noise: np.ndarray, suffix: str) -> None:
+    write_pair(tmp_path / "set", "a/b/one", noise, np.zeros((12, 16), np.uint8), suffix)
+    (sample,) = find_pairs(tmp_path / "set")
+    assert sample.name == "set/a/b/one"
+    image, mask = sample.load()
+    assert image.shape == (12, 16, 3)
+    assert not mask.any()
+
+
+def test_images_without_masks_are_named(tmp_path: Path, noise: np.ndarray) -> None:
+    write_pair(tmp_path, "one", noise, np.zeros((12, 16), np.uint8))
+    Image.fromarray(noise).save(tmp_path / "images" / "two.png")
+    with pytest.raises(DataError, match=r"1 of 2 images have no mask \(two\)"):
+        find_pairs(tmp_path)
+
+
+def test_a_mask_of_another_size_is_named(tmp_path: Path, noise: np.ndarray) -> None:
+    write_pair(tmp_path, "one", noise, np.zeros((16, 12), np.uint8))
+    with pytest.raises(DataError, match=r"one\.png: 16 x 12 .* 12 x 16"):
+        find_pairs(tmp_path)[0].load()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        find_pairs(tmp_path / "nowhere")
+
+
+def test_identical_pictures_become_one_with_the_union_of_their_masks(tmp_path: Path, noise: np.ndarray) -> None:
+    left, right = np.zeros((12, 16), np.uint8), np.zeros((12, 16), np.uint8)
+    left[:, :4], right[:, 12:] = 255, 255
+    write_pair(tmp_path, "Bike/one", noise, left)
+    write_pair(tmp_path, "Person/seven", noise, right)
+    write_pair(tmp_path, "Person/other", noise[::-1], right)
+    merged = merge_identical(find_pairs(tmp_path))
+    assert len(merged) == 2
+    _, mask = merged[0].load()
+    assert mask[:, :4].all()
+    assert mask[:, 12:].all()
+    assert not mask[:, 4:12].any()
+
+
+def test_a_split_file_decides(tmp_path: Path, noise: np.ndarray) -> None:
+    root = tmp_path / "set"
+    for stem in ("one", "two", "three"):
+        write_pair(root, stem, noise, np.zeros((12, 16), np.uint8))
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"note": "kept", "set": {"train": ["one", "three"], "val": ["two"]}}))
+    assert [s.name for s in split_by_file(find_pairs(root), splits, "train")] == ["set/one", "set/three"]
+    with pytest.raises(DataError, match="'test'"):
+        split_by_file(find_pairs(root), splits, "test")
+    splits.write_text(json.dumps({"set": {"train": ["one", "four"]}}))
+    with pytest.raises(DataError, match="set/four"):
+        split_by_file(find_pairs(root), splits, "train")
+    splits.write_text("{")
+    with pytest.raises(DataError, match=r"splits\.json"):
+        split_by_file(find_pairs(root), splits, "train")
+
+
+def test_seeded_splits_repeat_and_do_not_overlap(tmp_path: Path, noise: np.ndarray) -> None:
+    for index in range(10):
+        write_pair(tmp_path, f"{index}", noise, np.zeros((12, 16), np.uint8))
+    samples = find_pairs(tmp_path)
+    first, again = (split_by_seed(samples, fraction=0.3, seed=5) for _ in range(2))
+    assert first == again
+    assert (len(first[0]), len(first[1])) == (7, 3)
+    assert not {s.name for s in first[0]} & {s.name for s in first[1]}
+    assert split_by_seed(samples, fraction=0.3, seed=6) != first
+
+
+def test_scenes_repeat_and_differ() -> None:
+    (image, mask), (again, _) = (Scene(11).load() for _ in range(2))
+    assert np.array_equal(image, again)
+    assert image.shape == (240, 320, 3)
+    assert mask.shape == (240, 320)
+    assert not np.array_equal(image, Scene(12).load()[0])
+    assert not {s.seed for s in scenes(50, seed=0)} & {s.seed for s in scenes(50, seed=1)}
+
+
+def test_scenes_hold_objects_of_many_sizes() -> None:
+    shares = [scene.load()[1].mean() for scene in scenes(60)]
+    assert min(shares) > 0
+    assert max(shares) < 0.95
+    assert sum(share < 0.05 for share in shares) >= 5
+    assert sum(share > 0.25 for share in shares) >= 5
+
+
+def test_objects_of_scenes_differ_from_their_surroundings() -> None:
+    for scene in scenes(20, seed=2):
+        image, mask = scene.load()
+        assert np.abs(image[mask].mean(axis=0) - image[~mask].mean(axis=0)).sum() > 20
+
+
+def dataset(augmentation: str, *, seed: int = 0, epoch: int = 0) -> SaliencyDataset:
+    return SaliencyDataset(
+        scenes(3),
+        Preprocessing(size=(64, 64)),
+        lambda mask: {},
+        augmentation,
+        seed,
+        epoch,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("augmentation", ["none", "paper", "strong"])
+def test_image_and_mask_move_together(augmentation: str) -> None:
+    """A picture that is its own mask stays so through every flip, crop and rescaling."""
+
+    class Twin:
+        name = "twin"
+
+        def load(self) -> tuple[np.ndarray, np.ndarray]:
+            mask = Scene(4).load()[1]
+            return np.repeat(mask[:, :, None].astype(np.uint8) * 255, 3, axis=2), mask
+
+    for epoch in range(6):
+        data = SaliencyDataset(
+            [Twin()],
+            Preprocessing(size=(96, 96)),
+            lambda mask: {},
+            augmentation,
+            0,
+            epoch,  # type: ignore[arg-type]
+        )
+        item = data[0]
+        bright = item["image"].mean(dim=0) > item["image"].mean()
+        # Edges are interpolated in the picture and not in the mask.
+        assert (bright == (item["mask"][0] > 0.5)).float().mean() > 0.97
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:
+    first = dataset("strong", epoch=3)[1]
+    torch.manual_seed(99)
+    assert torch.equal(dataset("strong", epoch=3)[1]["image"], first["image"])
+    assert not torch.equal(dataset("strong", epoch=4)[1]["image"], first["image"])
+    assert not torch.equal(dataset("strong", seed=1, epoch=3)[1]["image"], first["image"])
+
+
+def test_loading_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    dataset("strong")[0]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_masks_stay_zeros_and_ones() -> None:
+    for augmentation in ("none", "paper", "strong"):
+        mask = dataset(augmentation)[0]["mask"]
+        assert mask.shape == (1, 64, 64)
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}

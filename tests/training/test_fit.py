@@ -1,0 +1,241 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+from salience.runtime.errors import CheckpointError, DataError
+from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
+from salience.training.data.scenes import scenes
+from salience.training.fit import BEST_FILE, LAST_FILE, STATE_FILE, FitSettings, fit
+from salience.training.optim import OptimiserSettings, Schedule, build_optimiser
+from salience.training.preprocessing import Preprocessing
+from salience.training.recipes.multis import MultiScaleRecipe
+
+NETWORK = {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True}
+SIZE = (64, 64)
+
+
+def run(output: Path, *, epochs: int, resume: bool = False, **changes: object) -> list[float]:
+    torch.manual_seed(0)
+    network = build_network("multis", NETWORK)
+    settings = FitSettings(
+        output,
+        OptimiserSettings(optimiser="adamw", rate=2e-3, schedule="cosine", epochs=epochs, batch=8, clip=1.0),
+        **{"accumulate": 2, "augmentation": "strong", "seed": 3} | changes,  # type: ignore[arg-type]
+    )
+    header = CheckpointHeader(method="multis", network=NETWORK, preprocessing=Preprocessing(size=SIZE))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    history = fit(
+        network, MultiScaleRecipe(iou=1), header, train=scenes(24), validate=scenes(4, seed=1),
+        settings=settings, fabric=fabric, resume=resume,
+    )  # fmt: skip
+    return [record.loss for record in history]
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
+    losses = run(tmp_path, epochs=4)
+    assert losses[-1] < losses[0]
+    header, network = load_checkpoint(tmp_path / BEST_FILE)
+    assert header.training["epochs"] == 1 + header.training["validation"]["epoch"]
+    assert not network.training
+    assert [r["loss"] for r in json.loads((tmp_path / "history.json").read_text())] == losses
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole", epochs=3)
+
+    from salience.training import fit as module
+
+    calls = []
+    original = module._validate
+
+    def stop_in_second_epoch(*args: object) -> tuple[float, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_validate", stop_in_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", epochs=3)
+    monkeypatch.undo()
+    torch.manual_seed(12345)
+    assert run(tmp_path / "cut", epochs=3, resume=True) == whole
+    first, second = weights_of(tmp_path / "whole" / LAST_FILE), weights_of(tmp_path / "cut" / LAST_FILE)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    with pytest.raises(CheckpointError, match="other settings"):
+        run(tmp_path, epochs=1, resume=True, seed=4)
+
+
+def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    (tmp_path / STATE_FILE).write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match=r"state\.pt: cannot be read"):
+        run(tmp_path, epochs=1, resume=True)
+
+
+def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
+    assert run(tmp_path / "none", epochs=1) == run(tmp_path / "two", epochs=1, workers=2)
+
+
+def test_accumulation_stands_for_the_larger_batch() -> None:
+    """Without batch norm, two passes of 2 give the gradient of one pass of 4."""
+    torch.manual_seed(0)
+    network = build_network("multis", {"backbone": "vgg16", "width": 2, "hidden": 4, "dropout": 0.0})
+    recipe = MultiScaleRecipe()
+    batch = {
+        "image": torch.randn(4, 3, 32, 32),
+        "mask": (torch.rand(4, 1, 32, 32) > 0.5).float(),
+        "scales": torch.ones(4, 3),
+    }
+    recipe.loss(network, batch)[0].backward()
+    whole = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    for half in (slice(0, 2), slice(2, 4)):
+        (recipe.loss(network, {k: v[half] for k, v in batch.items()})[0] / 2).backward()
+    for name, p in network.named_parameters():
+        if name in whole:
+            assert p.grad is not None
+            assert torch.allclose(p.grad, whole[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_too_few_images_for_one_step_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lower --accumulate"):
+        run(tmp_path, epochs=1, accumulate=30)
+
+
+def test_the_plateau_schedule_drops_the_rate() -> None:
+    network = build_network("multis", NETWORK)
+    settings = OptimiserSettings(schedule="plateau", patience=1, rate=0.01)
+    optimiser = build_optimiser(network, settings)
+    schedule = Schedule(optimiser, settings, steps=10)
+    for loss in (1.0, 1.0, 1.0):
+        schedule.step_epoch(loss)
+    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.001, 0.001])
+
+
+def test_the_cosine_schedule_rises_and_falls_to_zero() -> None:
+    network = build_network("multis", NETWORK)
+    settings = OptimiserSettings(optimiser="adamw", schedule="cosine", rate=1.0, backbone_rate=0.1, warmup=0.2)
+    optimiser = build_optimiser(network, settings)
+    schedule = Schedule(optimiser, settings, steps=20)
+    rates = []
+    for _ in range(20):
+        rates.append([group["lr"] for group in optimiser.param_groups])
+        optimiser.step()
+        schedule.step_batch()
+    new = [rate for rate, _ in rates]
+    assert max(new) == pytest.approx(1.0)
+    assert new[0] < 0.3
+    assert new[-1] < 0.02
+    assert [b / n for n, b in rates] == pytest.approx([0.1] * 20)
+
+
+def test_checkpoints_round_trip(tmp_path: Path) -> None:
+    network = build_network("multis", NETWORK).eval()
+    header = CheckpointHeader(
+        method="multis", network=NETWORK, preprocessing=Preprocessing(size=SIZE), training={"epochs": 2}
+    )
+    save_checkpoint(tmp_path / "half.safetensors", network, header, dtype=torch.float16)
+    loaded_header, loaded = load_checkpoint(tmp_path / "half.safetensors")
+    assert loaded_header == header
+    for name, value in network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"a": 1}'])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
+        load_checkpoint(path)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"training/train\.py"):
+        load_checkpoint(tmp_path / "weights.safetensors")
+
+
+def test_unknown_settings_are_named() -> None:
+    with pytest.raises(CheckpointError, match="depth"):
+        build_network("multis", {"depth": 3})
+
+
+def train(output: Path, *extra: str) -> subprocess.Popen[bytes]:
+    repository = Path(__file__).resolve().parents[2]
+    command = [
+        sys.executable, "training/train.py", "multis", "--synthetic", "24", "--backbone", "mobilenet_v2", "--size", "64",
+        "64", "--epochs", "3", "--batch", "8", "--optimiser", "adamw", "--rate", "0.001", "--schedule", "cosine",
+        "--network", "width=4", "norm=true", "--accelerator", "cpu", "--output", str(output), *extra,
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    cut = train(tmp_path / "cut")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / STATE_FILE).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(cut.pid, signal.SIGKILL)
+    cut.wait()
+    assert len(json.loads((tmp_path / "cut" / "history.json").read_text())) < 3
+    resumed, whole = train(tmp_path / "cut", "--resume"), train(tmp_path / "whole")
+    for process in (resumed, whole):
+        text, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, text.decode()
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("cut", "whole")]
+    assert [r["loss"] for r in histories[0]] == [r["loss"] for r in histories[1]]
+    first, second = (weights_of(tmp_path / name / LAST_FILE) for name in ("cut", "whole"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["multis"], "none given"),
+        (["nothing", "--synthetic", "8"], "choose one of multis"),
+        (["multis", "--synthetic", "8", "--network", "depth=3"], "depth"),
+        (["multis", "--synthetic", "8", "--recipe", "alpha=much"], "alpha"),
+        (["multis", "--synthetic", "8", "--network", "width"], "expected NAME=VALUE"),
+        (["multis", "--synthetic", "8", "--size", "100", "100"], "multiples of 16"),
+        (["multis", "--synthetic", "8", "--weights", "nowhere.safetensors"], "nowhere"),
+        (["multis", "--data", "nowhere"], "no such folder"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from salience.training.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert message in error
+    assert "\n" not in error
