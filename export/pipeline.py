@@ -15,7 +15,7 @@ from torch import nn
 import salience
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
-from salience.runtime.errors import CheckpointError, VerificationError
+from salience.runtime.errors import BackendUnavailableError, CheckpointError, VerificationError
 from salience.runtime.manifest import (
     VERIFICATION_FILE,
     EngineEntry,
@@ -36,7 +36,7 @@ from .compilers import COMPILERS
 from .graph import Graph
 from .graphs import GRAPHS
 from .processing import postprocess_graph, preprocess_graph
-from .trace import trace
+from .tracing import trace
 from .verify import Reference, check_graph, check_metric, check_processing
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt-rtx", "tensorrt"]
@@ -203,6 +203,7 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
     """
     generator = entry(GRAPHS, method, what="method")
     check_target(settings.output)
+    _check_engines(settings)
     header, network = load_checkpoint(checkpoint)
     if header.method != method:
         raise CheckpointError(f"checkpoint {checkpoint}: holds {header.method}, expected {method}.")
@@ -219,6 +220,14 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
         manifest = making.manifest(_provenance(checkpoint, header, network))
         write_manifest(folder, manifest)
     return manifest
+
+
+def _check_engines(settings: BuildSettings) -> None:
+    """Before any work: raise BackendUnavailableError where an engine to verify on is not installed."""
+    for name in ("onnxruntime", *settings.engines):
+        reason = None if name in COMPILERS else entry(BACKENDS, name, what="engine").unavailable(EngineOptions())
+        if reason:
+            raise BackendUnavailableError(reason)
 
 
 def _provenance(checkpoint: Path, header: CheckpointHeader, network: nn.Module) -> dict[str, Any]:

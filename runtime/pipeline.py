@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from .detector import Detector, Prepared
-from .errors import SalienceError
+from .errors import DataError, SalienceError
 from .jobs import Job
 from .saliency import Kind
 
@@ -56,7 +56,10 @@ def run_jobs(
 
     def write(job: Job, prepared: Prepared, values: object) -> None:
         saliency = detector.finish(prepared, values)  # type: ignore[arg-type]
-        saliency.save(job.target, kind=kind, threshold=threshold)
+        try:
+            saliency.save(job.target, kind=kind, threshold=threshold)
+        except OSError as error:
+            raise DataError(f"{job.target}: cannot be written ({error.strerror or error}).") from error
 
     writing: deque[tuple[Job, Future[None]]] = deque()
 
@@ -137,8 +140,4 @@ def _infer(
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, SalienceError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"file {error.filename or ''}: {error.strerror or error}"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SalienceError) else f"{type(error).__name__}: {error}"
