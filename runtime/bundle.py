@@ -93,11 +93,14 @@ def _check_file(path: Path, sha256: str, size: int) -> None:
     # A link may point anywhere, so the file itself must lie in the folder.
     if path.is_symlink() or not path.is_file():
         raise BundleError(f"bundle {path.parent}: {path.name} is missing or a link; copy the whole folder again.")
-    found_size = path.stat().st_size
-    if found_size == size:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return
+    try:
+        found_size = path.stat().st_size
+        if found_size == size:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                    return
+    except OSError as error:
+        raise BundleError(f"bundle {path.parent}: {path.name} cannot be read ({error.strerror}).") from error
     raise BundleError(
         f"bundle {path.parent}: {path.name} is damaged (its checksum or size, {found_size} bytes, is not the "
         f"manifest's, {size} bytes); copy or build the bundle again."

@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn a SalienceError into its message on standard error and exit code 1."""
+    """Turn a SalienceError, or an error of the file system, into a sentence on standard error and exit code 1."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -20,6 +20,14 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except SalienceError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(1) from None
+        except BrokenPipeError:
+            # Whoever read the output has left; typer ends in silence.
+            raise
+        except OSError as error:
+            subject = error.filename2 or error.filename
+            reason = error.strerror or str(error)
+            print(f"error: {subject}: {reason}." if subject else f"error: {reason}.", file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None
 
     return wrapper

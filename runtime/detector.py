@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,9 @@ def load(
     """
     opened = Bundle(DEFAULT_BUNDLE if bundle is None else bundle)
     detector_type = entry(METHODS, opened.manifest.method, what="method")
+    if precision not in ("auto", *get_args(Precision)):
+        known = ", ".join(("auto", *get_args(Precision)))
+        raise SalienceError(f"precision {precision!r} is not known: choose one of {known}.")
     chosen: Precision = opened.manifest.default_precision if precision == "auto" else precision
     if chosen not in opened.precisions():
         opened.graph_file(detector_type.graphs[0], chosen)

@@ -29,8 +29,11 @@ def plan_jobs(inputs: Sequence[str], output: Path) -> list[Job]:
     over hidden pictures, and over PNG files below `output`, which earlier runs have left.
 
     Raises:
-        DataError: an input does not exist or holds no picture, or a picture would be overwritten.
+        DataError: an input does not exist or holds no picture, a picture would be overwritten, or `output`
+            is no folder.
     """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"output {output}: is a file; expected a folder, or nothing yet.")
     found: dict[Path, tuple[Path, Path]] = {}
     for text in inputs:
         try:

@@ -73,7 +73,11 @@ class SaliencyMap:
         return np.rint(tinted).astype(np.uint8)
 
     def render(self, kind: Kind, *, threshold: float | None = None) -> NDArray[np.uint8]:
-        """One of the pictures above as uint8; a mask is 0 or 255."""
+        """One of the pictures above as uint8; a mask is 0 or 255.
+
+        Raises:
+            SalienceError: an unknown kind, or a threshold that is not in [0, 1].
+        """
         match kind:
             case "map":
                 return self.grey()
@@ -83,6 +87,8 @@ class SaliencyMap:
                 return self.cutout()
             case "overlay":
                 return self.overlay()
+            case _:
+                raise SalienceError(f"kind {kind!r} is not known: choose one of {', '.join(KINDS)}.")
 
     def save(self, path: str | Path, *, kind: Kind = "map", threshold: float | None = None) -> None:
         """Write `render(kind)` to `path` as PNG, whole or not at all."""

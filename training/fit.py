@@ -87,7 +87,7 @@ class Run:
     @property
     def result(self) -> nn.Module:
         """The network to validate and save: the averaged one where there is one."""
-        return cast("nn.Module", self.averaged.module) if self.averaged else self.network
+        return self.averaged.module if self.averaged else self.network
 
     @property
     def best(self) -> EpochRecord | None:
@@ -184,7 +184,7 @@ def fit(
         optimiser,
         Schedule(optimiser, settings.optimiser, steps=steps),
         _fingerprint(settings, header, data),
-        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None,
+        AveragedModel(network, use_buffers=True) if decay else None,
     )
     state_path = settings.output / STATE_FILE
     if resume and state_path.exists():
@@ -239,6 +239,7 @@ def _train_epoch(
             optimiser.zero_grad()
             run.schedule.step_batch()
             if run.averaged:
+                run.averaged.multi_avg_fn = _average(run.averaged, settings.optimiser.average)
                 run.averaged.update_parameters(run.network)
         total, count = total + float(loss.detach()), count + 1
         progress[0].update(progress[1], advance=1, note=f"loss {total / count:.4f}")
@@ -264,6 +265,12 @@ def _validate(
             metrics.add(values[0], np.asarray(mask[0] > 0.5))
     scores = metrics.scores()
     return scores.f_max, scores.mae
+
+
+def _average(averaged: AveragedModel, decay: float) -> Any:
+    """The moving average's next step; its decay rises to `decay`, so that the first weights are soon forgotten."""
+    steps = int(averaged.n_averaged)
+    return get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))
 
 
 def _channels_last(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -37,6 +37,10 @@ class EngineOptions:
             raise EngineError(f"threads {self.threads}: expected at least 1.")
         if self.provider not in (None, "cpu", "cuda", "tensorrt", "tensorrt-rtx"):
             raise EngineError(f"provider {self.provider!r}: expected cpu, cuda, tensorrt or tensorrt-rtx.")
+        if self.provider is not None and (self.provider == "cpu") == self.on_gpu:
+            raise EngineError(
+                f"provider {self.provider!r}: does not run on device {self.device!r}; leave one of them out."
+            )
 
     @property
     def on_gpu(self) -> bool:

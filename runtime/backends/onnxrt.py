@@ -95,7 +95,10 @@ def _provider(options: EngineOptions) -> str:
 def _runtime() -> Any:
     try:
         import onnxruntime
-    except ImportError as error:
+
+        # Removing one of the two wheels beside the other leaves a folder that can be imported and holds nothing.
+        onnxruntime.InferenceSession  # noqa: B018
+    except (ImportError, AttributeError) as error:
         raise BackendUnavailableError(f"onnxruntime is not installed: {INSTALL_HINT}") from error
     return onnxruntime
 

@@ -1,12 +1,9 @@
 """The `salience` command: predict, evaluate, inspect; one file each."""
 
 import logging
-import warnings
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
 from .evaluate import evaluate
 from .inspect_bundle import inspect_bundle
@@ -25,11 +22,7 @@ app.command("inspect")(inspect_bundle)
 
 def main() -> None:
     """Entry point."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    # Large pictures are allowed up to the limit of `images.decode`, which refuses larger ones itself.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit", category=UserWarning)
-    warnings.filterwarnings("ignore", category=_bomb_warning())
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     app()
 
 
@@ -46,9 +39,3 @@ def version(
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise typer.BadParameter("name a command: predict, evaluate or inspect.")
-
-
-def _bomb_warning() -> type[Warning]:
-    from PIL import Image
-
-    return Image.DecompressionBombWarning

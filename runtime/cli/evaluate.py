@@ -52,7 +52,8 @@ def evaluate(
     if predictions is None:
         detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
         load_map = partial(_predict, detector)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scoring", total=len(pairs.pairs))
         found = evaluate_maps(
             pairs.pairs, load_map, normalise=normalise, progress=lambda done, _: progress.update(task, completed=done)

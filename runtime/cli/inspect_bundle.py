@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.filesize import decimal
+from rich.table import Column, Table
 
 from ..bundle import DEFAULT_BUNDLE, Bundle
 from ..commands import report_errors
@@ -19,7 +20,7 @@ def inspect_bundle(
     """Show graphs, shapes, precisions, engines, provenance and verification of a bundle; checks every file."""
     opened = Bundle(bundle or DEFAULT_BUNDLE)
     manifest = opened.manifest
-    console = Console()
+    console = Console(markup=False)
     size = " x ".join(map(str, manifest.input_size))
     console.print(f"{manifest.method}: input {size}, made {manifest.created}, every file as its checksum says")
     console.print(_graphs(opened))
@@ -31,7 +32,7 @@ def inspect_bundle(
 
 
 def _graphs(bundle: Bundle) -> Table:
-    table = Table("graph", "inputs", "outputs", "files", title="Graphs", title_justify="left")
+    table = _table("Graphs", "graph", "inputs", "outputs", "files")
     for name, graph in bundle.manifest.graphs.items():
         files = [f"{precision}: {file}, {_size(bundle, file)}" for precision, file in graph.files.items()]
         columns = ["\n".join(f"{spec.name} {spec}" for spec in specs) for specs in (graph.inputs, graph.outputs)]
@@ -40,10 +41,7 @@ def _graphs(bundle: Bundle) -> Table:
 
 
 def _engines(bundle: Bundle) -> Table:
-    table = Table(
-        "graph", "precision", "builder", "compute capability", "batch", "size", "built in",
-        title="Engines", title_justify="left",
-    )  # fmt: skip
+    table = _table("Engines", "graph", "precision", "builder", "compute capability", "batch", "size", "built in")
     for engine in bundle.manifest.engines:
         smallest, best, largest = engine.profile
         table.add_row(
@@ -59,7 +57,8 @@ def _engines(bundle: Bundle) -> Table:
 
 
 def _provenance(bundle: Bundle) -> Table:
-    table = Table("", "", show_header=False, title="Provenance", title_justify="left")
+    table = _table("Provenance", "", "")
+    table.show_header = False
     for key, value in bundle.manifest.provenance.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
         table.add_row(key, text)
@@ -68,8 +67,7 @@ def _provenance(bundle: Bundle) -> Table:
 
 def _checks(record: Verification) -> Table:
     verdict = "passed" if record.passed else "FAILED"
-    table = Table("what", "on", "relative error", "largest", "allowed", title=f"Verification: {verdict}",
-                  title_justify="left")  # fmt: skip
+    table = _table(f"Verification: {verdict}", "what", "on", "relative error", "largest", "allowed")
     worst: dict[tuple[str, str, str], TensorCheck] = {}
     for check in record.tensors:
         key = (check.graph, check.precision, check.backend)
@@ -93,5 +91,10 @@ def _checks(record: Verification) -> Table:
     return table
 
 
+def _table(title: str, *headers: str) -> Table:
+    """Cells fold where the terminal is narrow: half a checksum or file name is of no use."""
+    return Table(*(Column(header, overflow="fold") for header in headers), title=title, title_justify="left")
+
+
 def _size(bundle: Bundle, file: str) -> str:
-    return f"{bundle.manifest.files[file].bytes / 1e6:.2f} MB"
+    return decimal(bundle.manifest.files[file].bytes)

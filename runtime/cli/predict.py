@@ -38,6 +38,8 @@ def predict(
     provider: ProviderOption = None,
 ) -> None:
     """Write the saliency map of every picture; exit code 1 if any gave none."""
+    if threshold is not None and kind != "mask":
+        raise SalienceError(f"--threshold {threshold}: is for --kind mask, and the kind is {kind}.")
     from_stdin = inputs == ["-"]
     if "-" in inputs and not from_stdin:
         raise SalienceError("input '-': reads one picture from stdin and cannot be mixed with other inputs.")
@@ -54,7 +56,8 @@ def predict(
     failures = _with_progress(detector, jobs, kind=kind, threshold=threshold, batch=batch, workers=workers)
     elapsed = time.monotonic() - start
     for failure in failures:
-        typer.echo(f"error: {failure.job.source}: {failure.message}", err=True)
+        named = str(failure.job.source) in failure.message
+        typer.echo(f"error: {'' if named else f'{failure.job.source}: '}{failure.message}", err=True)
     written = len(jobs) - len(failures)
     notes = [f"{written} of {len(jobs)} written to {output}", f"{written / max(elapsed, 1e-9):.1f} images/s"]
     notes += [f"{skipped} skipped"] if skipped else []
@@ -81,7 +84,8 @@ def _with_progress(
         TextColumn("{task.fields[rate]:.1f} images/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(jobs), rate=0.0)
         start = time.monotonic()
 

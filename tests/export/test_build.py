@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from salience.export import pipeline
+from salience.export import pipeline, verify
 from salience.export.pipeline import BuildSettings, build
 from salience.runtime import load
 from salience.runtime.bundle import Bundle
@@ -45,10 +45,10 @@ def test_a_bundle_says_where_it_comes_from(bundle: Path, checkpoint: Path) -> No
 def test_a_graph_that_differs_from_pytorch_is_kept_out(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = pipeline.trace
+    genuine = vars(pipeline)["trace"]
 
     def spoiled(graph: object, precision: object) -> onnx.ModelProto:
-        model = genuine(graph, precision)  # type: ignore[arg-type]
+        model: onnx.ModelProto = genuine(graph, precision)
         weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
         values = onnx.numpy_helper.to_array(weight) * 1.01
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
@@ -61,13 +61,27 @@ def test_a_graph_that_differs_from_pytorch_is_kept_out(
 
 
 @pytest.mark.usefixtures("traced")
-def test_the_check_by_metric_uses_the_real_images(tmp_path: Path, checkpoint: Path, pairs_folder: Path) -> None:
+def test_the_check_by_metric_uses_the_real_images(
+    tmp_path: Path, checkpoint: Path, pairs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Random weights make much of one grey level, in which the two resizes may differ.
+    monkeypatch.setitem(verify.METRIC_TOLERANCE, "fp32", 1e-2)
     quick(tmp_path / "bundle", checkpoint, images=pairs_folder)
     record = Bundle(tmp_path / "bundle").verification()
     assert record is not None
     (check,) = record.metrics
     assert (check.images, check.backend, check.passed) == (12, "onnxruntime", True)
     assert check.f_max == pytest.approx(check.f_max_reference, abs=check.tolerance)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_change_of_metric_beyond_the_tolerance_is_kept_out(
+    tmp_path: Path, checkpoint: Path, pairs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(verify.METRIC_TOLERANCE, "fp32", 1e-9)
+    with pytest.raises(VerificationError, match=r"1 of 8 checks .* 12 images: max F .* MAE"):
+        quick(tmp_path / "bundle", checkpoint, images=pairs_folder)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("traced")

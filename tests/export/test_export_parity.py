@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 import torch
 from onnx import TensorProto
@@ -54,7 +55,8 @@ def test_graphs_equal_pytorch(
     feed = np.random.default_rng(batch).standard_normal(shape, dtype=np.float32)
     with torch.no_grad():
         expected = graph.reference(torch.from_numpy(feed)).numpy()
-    assert expected.std() > 0.01, "a flat map would agree with anything"
+    if batch > 1:
+        assert expected.std(axis=0).mean() > 0.01, "maps that ignore the picture would agree with anything"
     error = np.linalg.norm(run(models[precision], feed) - expected) / np.linalg.norm(expected)
     assert error < TENSOR_TOLERANCE[precision]
     if precision != "fp32":

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from salience.runtime.errors import DataError
-from salience.training.data.dataset import SaliencyDataset
+from salience.training.data.dataset import Augmentation, SaliencyDataset
 from salience.training.data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
 from salience.training.data.scenes import Scene, scenes
 from salience.training.preprocessing import Preprocessing
@@ -118,19 +118,19 @@ def test_objects_of_scenes_differ_from_their_surroundings() -> None:
         assert np.abs(image[mask].mean(axis=0) - image[~mask].mean(axis=0)).sum() > 20
 
 
-def dataset(augmentation: str, *, seed: int = 0, epoch: int = 0) -> SaliencyDataset:
+def dataset(augmentation: Augmentation, *, seed: int = 0, epoch: int = 0) -> SaliencyDataset:
     return SaliencyDataset(
         scenes(3),
         Preprocessing(size=(64, 64)),
         lambda mask: {},
         augmentation,
         seed,
-        epoch,  # type: ignore[arg-type]
+        epoch,
     )
 
 
 @pytest.mark.parametrize("augmentation", ["none", "paper", "strong"])
-def test_image_and_mask_move_together(augmentation: str) -> None:
+def test_image_and_mask_move_together(augmentation: Augmentation) -> None:
     """A picture that is its own mask stays so through every flip, crop and rescaling."""
 
     class Twin:
@@ -147,7 +147,7 @@ def test_image_and_mask_move_together(augmentation: str) -> None:
             lambda mask: {},
             augmentation,
             0,
-            epoch,  # type: ignore[arg-type]
+            epoch,
         )
         item = data[0]
         bright = item["image"].mean(dim=0) > item["image"].mean()

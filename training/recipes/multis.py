@@ -29,7 +29,7 @@ def scale_labels(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     Returns:
         (3,) float32 of zeros and ones, for scales 2, 3, 4.
     """
-    regions = label(mask, connectivity=2)  # type: ignore[no-untyped-call]
+    regions = label(mask, connectivity=2)
     ratios = np.bincount(regions.ravel())[1:] / mask.size
     return np.array(
         [bool(((ratios > low) & (ratios <= high)).any()) for low, high in SCALE_BOUNDS.values()],
