@@ -70,6 +70,7 @@ def train(
     devices: Annotated[int, typer.Option(min=1, help="Number of GPUs or processes.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store the checkpoints' weights as fp16.")] = False,
     limit_steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps per epoch at most, for a quick trial.")
     ] = None,
@@ -105,7 +106,7 @@ def train(
     )
     history = fit(
         network, recipe, header, train=training_part, validate=validation_part, fabric=fabric, resume=resume,
-        settings=FitSettings(output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps),
+        settings=FitSettings(output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half),
     )  # fmt: skip
     if fabric.is_global_zero:
         best = max(history, key=lambda record: record.f_max)

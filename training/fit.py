@@ -57,7 +57,9 @@ class EpochRecord(BaseModel):
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a run proceeds; `optimiser.batch` images are gathered from `accumulate` passes."""
+    """How a run proceeds; `optimiser.batch` images are gathered from `accumulate` passes, and `half` stores
+    the checkpoints' weights as fp16.
+    """
 
     output: Path
     optimiser: OptimiserSettings
@@ -66,6 +68,7 @@ class FitSettings:
     seed: int = 0
     workers: int = 0
     limit_steps: int | None = None
+    half: bool = False
 
     @property
     def pass_batch(self) -> int:
@@ -298,9 +301,10 @@ def _write_epoch(run: Run, header: CheckpointHeader, settings: FitSettings) -> N
         "validation": run.history[-1].model_dump(include={"epoch", "f_max", "mae"}),
     }
     current = header.model_copy(update={"training": summary})
-    save_checkpoint(settings.output / LAST_FILE, run.result, current)
+    dtype = torch.float16 if settings.half else torch.float32
+    save_checkpoint(settings.output / LAST_FILE, run.result, current, dtype=dtype)
     if run.best is run.history[-1]:
-        save_checkpoint(settings.output / BEST_FILE, run.result, current)
+        save_checkpoint(settings.output / BEST_FILE, run.result, current, dtype=dtype)
     history = json.dumps([record.model_dump() for record in run.history], indent=1)
     write_atomic(settings.output / "history.json", history.encode())
     run.save(settings.output / STATE_FILE)
