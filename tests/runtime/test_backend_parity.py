@@ -15,9 +15,9 @@ from salience.runtime.manifest import Precision
 from salience.runtime.tables import entry
 
 # Largest difference of maps in [0, 1] from the reference of the same precision. fp32 and fp16-weights compute in
-# fp32: sums of another order, measured 2e-7. fp16: roundings between operators, which engines place differently,
-# measured 2e-4. The maps of two photos of these tests differ by 6e-3 or more.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "fp16-weights": 1e-5, "fp16": 1e-3}
+# fp32: sums of another order, measured 2e-5. fp16: roundings between operators, which engines place differently,
+# measured 4e-4; 5e-3 is a grey level. The maps of two photos of these tests differ by 0.3 or more.
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16-weights": 1e-4, "fp16": 5e-3}
 OTHERS = [name for name in BACKENDS if name != OnnxRuntimeEngine.name]
 
 
@@ -51,7 +51,7 @@ def test_backends_agree(
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[precision])
     # The pictures differ by far more than the backends.
-    assert batch == 1 or np.abs(expected[0] - expected[1]).max() > 4 * TOLERANCE[precision]
+    assert batch == 1 or np.abs(expected[0] - expected[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))

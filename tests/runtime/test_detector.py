@@ -53,7 +53,7 @@ def test_every_source_gives_the_same_map(detector: Detector, photos: Photos, tmp
     Image.fromarray(image).save(path)
     expected = detector.predict(image)
     assert_map(expected, image)
-    assert np.ptp(expected.values) > 0.01  # a flat map would agree with anything
+    assert np.ptp(expected.values) > 0.1  # a flat map would agree with anything
     with path.open("rb") as file, Image.open(path) as pil_image:
         for source in (path, str(path), path.read_bytes(), file, io.BytesIO(path.read_bytes()), pil_image):
             found = detector.predict(source)

@@ -16,9 +16,6 @@ from ..preprocessing import Preprocessing
 
 Augmentation = Literal["none", "paper", "strong"]
 
-# How often "strong" pastes the object of another sample over the picture; the mask becomes the union.
-PASTE_PROBABILITY = 0.3
-
 
 class Loadable(Protocol):
     """What a dataset item needs: a name and a way to load image and mask."""
@@ -50,23 +47,17 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
-            picture, target = self._view(index)
-            if self.augmentation == "strong" and torch.rand(()) < PASTE_PROBABILITY:
-                other, cover = self._view(int(torch.randint(len(self), ())))
-                picture, target = torch.where(cover > 0, other, picture), target | cover
-        mask = target.float()
-        return {"image": self.preprocessing.normalise(picture), "mask": mask, **self.labels(mask)}
-
-    def _view(self, index: int) -> tuple[Tensor, Tensor]:
-        """One sample, varied, at input size: image (3, h, w) uint8 and mask (1, h, w) uint8 of zeros and ones."""
         image, mask = self.samples[index].load()
-        picture, target = _transform(self.augmentation, self.preprocessing.size)(
+        pair = (
             tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy())),
             tv_tensors.Mask(torch.from_numpy(mask.astype(np.uint8))[None]),
         )
-        return picture.as_subclass(Tensor), target.as_subclass(Tensor)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            picture, target = _transform(self.augmentation, self.preprocessing.size)(*pair)
+        target = target.as_subclass(Tensor).float()
+        picture = self.preprocessing.normalise(picture.as_subclass(Tensor))
+        return {"image": picture, "mask": target, **self.labels(target)}
 
 
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:
@@ -79,13 +70,13 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
             return v2.Compose([v2.RandomHorizontalFlip(), crop])
         case "strong":
             crop = v2.RandomResizedCrop(list(size), scale=(0.5, 1.0), ratio=(0.75, 1.33), antialias=True)
-            colour = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05)
+            colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
             return v2.Compose(
                 [
                     v2.RandomHorizontalFlip(),
                     v2.RandomApply([crop], p=0.7),
                     resize,
                     colour,
-                    v2.RandomGrayscale(0.1),
+                    v2.RandomGrayscale(0.05),
                 ]
             )
