@@ -18,7 +18,7 @@ Precision = Literal["fp32", "fp16", "fp16-weights"]
 
 def _inside(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or len(path.parts) != 1:
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or path.name != name:
         raise ValueError(f"{name!r} is not a plain file name; a bundle's files may not leave its folder")
     return name
 

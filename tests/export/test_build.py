@@ -194,7 +194,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(
 def test_the_pretrained_network_builds_from_the_command_line(tmp_path: Path, repository: Path) -> None:
     output = tmp_path / "bundle"
     done = subprocess.run(
-        command("multis", "--precision", "fp32", "fp16", "--engine", "onnxruntime", "openvino", "--output", str(output)),
+        command("multis", "--precision", "fp32", "fp16", "--engine", "openvino", "--output", str(output)),
         cwd=repository, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -158,9 +158,7 @@ def test_rejects_free_height_and_width(rtx: Any, tmp_path: Path) -> None:
         compile_tensorrt_rtx(file, profile=(1, 1, 1))
 
 
-def test_an_unparsable_file_is_one_sentence(
-    rtx: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unparsable_file_is_one_sentence(rtx: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "broken.onnx"
     file.write_bytes(b"no ONNX at all")
     with pytest.raises(ExportError, match=r"broken\.onnx: cannot be parsed \(.*Failed to parse"):
@@ -170,9 +168,7 @@ def test_an_unparsable_file_is_one_sentence(
 
 def test_an_unknown_operator_is_named(rtx: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "odd.onnx", "odd (float[N, 4] x) => (float[N, 4] y) { y = salience.Strange (x) }")
-    with pytest.raises(
-        ExportError, match=r"odd\.onnx: cannot be parsed \(Strange: .*Plugin not found"
-    ) as caught:
+    with pytest.raises(ExportError, match=r"odd\.onnx: cannot be parsed \(Strange: .*Plugin not found") as caught:
         compile_tensorrt_rtx(file, profile=(1, 1, 1))
     assert "\n" not in str(caught.value)
 

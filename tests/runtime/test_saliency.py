@@ -125,5 +125,15 @@ def test_saved_file_is_what_was_rendered(tmp_path: Path, kind: Any, mode: str) -
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
 
 
+def test_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
+    # Whoever is killed in between leaves the old file, and whoever reads it meanwhile reads it to its end.
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    with path.open() as reader:
+        saliency_map(RAMP).save(path)
+        assert reader.read() == "old"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_repr_shows_size_and_mean() -> None:
     assert repr(saliency_map(RAMP)) == "SaliencyMap(2 x 3, mean 0.333)"

@@ -151,9 +151,7 @@ class FakeCuda(ModuleType):
         assert source.flags.c_contiguous
         assert source.nbytes <= target.size_bytes
         self.events.append("to device")
-        stream.queue.append(
-            lambda: self.memory[target.address].__setitem__(slice(source.nbytes), source.tobytes())
-        )
+        stream.queue.append(lambda: self.memory[target.address].__setitem__(slice(source.nbytes), source.tobytes()))
 
     def memcpy_dtoh_async(self, target: NDArray[Any], source: FakeAllocation, stream: FakeStream) -> None:
         self.check_current()
@@ -163,9 +161,7 @@ class FakeCuda(ModuleType):
             lambda: (
                 target.reshape(-1)
                 .view(np.uint8)
-                .__setitem__(
-                    slice(None), np.frombuffer(self.memory[source.address][: target.nbytes], np.uint8)
-                )
+                .__setitem__(slice(None), np.frombuffer(self.memory[source.address][: target.nbytes], np.uint8))
             )
         )
 
@@ -316,9 +312,7 @@ def check(found: dict[str, NDArray[Any]], given: dict[str, NDArray[Any]]) -> Non
     np.testing.assert_array_equal(found["mean"], expected.mean((1, 2)).astype(np.float16))
 
 
-def write_bundle(
-    folder: Path, *, version: str = "1.7.1", targets: tuple[str, ...] = ("8.6", "8.9")
-) -> Bundle:
+def write_bundle(folder: Path, *, version: str = "1.7.1", targets: tuple[str, ...] = ("8.6", "8.9")) -> Bundle:
     """A bundle with an fp32 engine of each builder and none for fp16."""
     contents = {"net.onnx": b"onnx", "net.fp16.onnx": b"onnx"}
     engines = []
@@ -428,9 +422,7 @@ def test_the_primary_context_is_retained_once(libraries: Libraries, plan_file: P
     assert libraries.cuda.retained == 1
 
 
-def test_closing_frees_the_memory_and_ends_the_engine(
-    libraries: Libraries, engine: TensorRtRtxEngine
-) -> None:
+def test_closing_frees_the_memory_and_ends_the_engine(libraries: Libraries, engine: TensorRtRtxEngine) -> None:
     engine.run(feeds(1))
     assert libraries.cuda.memory
     engine.close()
@@ -481,18 +473,14 @@ def test_a_failure_while_running_is_told_and_overcome(
         check(engine.run(given), given)
 
 
-def test_a_failed_execution_waits_for_copies_under_way(
-    libraries: Libraries, engine: TensorRtRtxEngine
-) -> None:
+def test_a_failed_execution_waits_for_copies_under_way(libraries: Libraries, engine: TensorRtRtxEngine) -> None:
     libraries.fails.add("execute_async_v3")
     with pytest.raises(EngineError, match="execution was refused"):
         engine.run(feeds(2))
     assert libraries.cuda.events[-2:] == ["execute", "synchronize"]
 
 
-def test_a_file_that_the_library_refuses_is_told_with_its_reason(
-    libraries: Libraries, plan_file: Path
-) -> None:
+def test_a_file_that_the_library_refuses_is_told_with_its_reason(libraries: Libraries, plan_file: Path) -> None:
     plan_file.write_bytes(b"another")
     with pytest.raises(EngineError, match=r"\.engine: the file was refused.*Serialization assertion failed"):
         TensorRtRtxEngine.open_graph(plan_file, INTERFACE, CUDA)
@@ -513,9 +501,7 @@ def test_an_engine_of_other_types_is_refused(libraries: Libraries, plan_file: Pa
 
 def test_a_missing_engine_names_the_command(libraries: Libraries, tmp_path: Path) -> None:
     command = "python export/build_engine.py lps --engine tensorrt-rtx"
-    with pytest.raises(
-        BackendUnavailableError, match=f"lps net fp16: .*no such engine; build it with: {command}"
-    ):
+    with pytest.raises(BackendUnavailableError, match=f"lps net fp16: .*no such engine; build it with: {command}"):
         TensorRtRtxEngine.open(write_bundle(tmp_path), "net", "fp16", CUDA)
 
 

@@ -23,7 +23,9 @@ NETWORK = {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True}
 SIZE = (64, 64)
 
 
-def run(output: Path, *, epochs: int, images: int = 24, rate: float = 2e-3, resume: bool = False, **changes: object) -> list[float]:
+def run(
+    output: Path, *, epochs: int, images: int = 24, rate: float = 2e-3, resume: bool = False, **changes: object
+) -> list[float]:
     torch.manual_seed(0)
     network = build_network("multis", NETWORK)
     settings = FitSettings(
@@ -184,9 +186,10 @@ def test_unknown_settings_are_named() -> None:
 def train(output: Path, *extra: str) -> subprocess.Popen[bytes]:
     repository = Path(__file__).resolve().parents[2]
     command = [
-        sys.executable, "training/train.py", "multis", "--synthetic", "24", "--backbone", "mobilenet_v2", "--size", "64",
-        "64", "--epochs", "3", "--batch", "8", "--optimiser", "adamw", "--rate", "0.001", "--schedule", "cosine",
-        "--network", "width=4", "norm=true", "--accelerator", "cpu", "--output", str(output), *extra,
+        sys.executable, "training/train.py", "multis", "--synthetic", "24", "--backbone", "mobilenet_v2",
+        "--size", "64", "64", "--epochs", "3", "--batch", "8", "--optimiser", "adamw", "--rate", "0.001",
+        "--schedule", "cosine", "--average", "0.9", "--network", "width=4", "norm=true", "--accelerator", "cpu",
+        "--output", str(output), *extra,
     ]  # fmt: skip
     return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

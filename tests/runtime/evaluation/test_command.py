@@ -37,9 +37,7 @@ def make_pair(folder: Path, name: str, saliency: NDArray[np.uint8], mask: NDArra
 def test_scores_and_list_are_in_order(tmp_path: Path) -> None:
     pairs = [make_pair(tmp_path, "b", LEFT), make_pair(tmp_path, "a", 255 - LEFT)]
     done: list[tuple[int, int]] = []
-    found = evaluate_maps(
-        pairs, load_stored_map, normalise=True, progress=lambda *counts: done.append(counts)
-    )
+    found = evaluate_maps(pairs, load_stored_map, normalise=True, progress=lambda *counts: done.append(counts))
     assert [(result.pair.name, result.mae) for result in found.images] == [("b", 0), ("a", 1)]
     assert found.scores.images == 2
     assert found.scores.mae == 0.5
@@ -90,9 +88,7 @@ def test_broken_files_are_named_and_the_rest_is_scored(tmp_path: Path) -> None:
 def test_nothing_scored_is_an_error(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, "a", LEFT)
     pair.source.write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"none of 1 maps could be scored.*the first failed so: image .*a\.png"
-    ):
+    with pytest.raises(DataError, match=r"none of 1 maps could be scored.*the first failed so: image .*a\.png"):
         evaluate_maps([pair], load_stored_map, normalise=True)
     with pytest.raises(DataError, match="none of 0 maps"):
         evaluate_maps([], load_stored_map, normalise=True)

@@ -173,9 +173,7 @@ masks_of_6_by_5 = arrays.arrays(np.bool_, (6, 5))
 
 
 @given(saliency=maps_of_6_by_5, mask=masks_of_6_by_5)
-def test_auc_is_the_chance_of_ranking_two_pixels_rightly(
-    saliency: NDArray[np.uint8], mask: NDArray[np.bool_]
-) -> None:
+def test_auc_is_the_chance_of_ranking_two_pixels_rightly(saliency: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
     found = score((saliency, mask), normalise=False).auc
     if mask.all() or not mask.any():
         assert found is None
@@ -208,9 +206,7 @@ def pairs_below(predictions: Path, masks: Path) -> list[tuple[Path, Path]]:
 
 
 def score_files(predictions: Path, masks: Path, *, normalise: bool = True) -> Scores:
-    pairs = [
-        (decode_grey(prediction), decode_mask(mask)) for prediction, mask in pairs_below(predictions, masks)
-    ]
+    pairs = [(decode_grey(prediction), decode_mask(mask)) for prediction, mask in pairs_below(predictions, masks)]
     assert pairs
     return score(*pairs, normalise=normalise)
 

@@ -200,9 +200,7 @@ def test_sheet_shows_the_map_at_the_size_of_its_mask(tmp_path: Path) -> None:
     assert white == same
 
 
-@pytest.mark.parametrize(
-    ("count", "best", "worst"), [(1, 1, 0), (2, 1, 1), (5, 3, 2), (12, 6, 6), (40, 6, 6)]
-)
+@pytest.mark.parametrize(("count", "best", "worst"), [(1, 1, 0), (2, 1, 1), (5, 3, 2), (12, 6, 6), (40, 6, 6)])
 def test_best_and_worst_share_no_image(count: int, best: int, worst: int) -> None:
     values = np.random.default_rng(count).permutation(count) / count
     images = [ImageResult(Pair(str(f), Path(), Path()), mae=0.1, f_max=f) for f in values.tolist()]
