@@ -68,7 +68,7 @@ def test_every_make_target_in_readme_exists(repository: Path) -> None:
 
 def test_the_first_command_gives_a_map(repository: Path, folder: Path) -> None:
     assert "salience predict photo.jpg" in commands(repository)
-    done = run(["salience", "predict", "photo.jpg"], folder)
+    done = run([str(Path(sys.executable).with_name("salience")), "predict", "photo.jpg"], folder)
     assert done.returncode == 0, done.stderr
     with Image.open(folder / "saliency" / "photo.png") as saliency, Image.open(folder / "photo.jpg") as photo:
         assert saliency.size == photo.size
