@@ -136,6 +136,10 @@ def load(
     chosen: Precision = opened.manifest.default_precision if precision == "auto" else precision
     if chosen not in opened.precisions():
         opened.graph_file(detector_type.graphs[0], chosen)
+    # ONNX Runtime is always needed, for the graphs before and after the network.
+    reason = OnnxRuntimeEngine.unavailable(EngineOptions())
+    if reason:
+        raise BackendUnavailableError(reason)
     engines = _open_engines(opened, detector_type.graphs, chosen, backend, device, threads, provider)
     detector: Detector = detector_type(opened, engines, chosen, threads)
     return detector
