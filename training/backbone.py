@@ -157,6 +157,6 @@ def _reset(module: nn.Module) -> None:
         module.reset_running_stats()
 
 
-def steps_up(level: Level, to: int = 1) -> int:
-    """How many doublings bring `level` to stride `to`."""
-    return (level.stride // to).bit_length() - 1
+def steps_up(level: Level) -> int:
+    """How many doublings bring `level` to the input's size."""
+    return level.stride.bit_length() - 1

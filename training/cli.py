@@ -19,6 +19,7 @@ from .data.dataset import Augmentation, Loadable
 from .data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
 from .data.scenes import scenes
 from .fit import BEST_FILE, FitSettings, fit
+from .optim import OptimiserSettings
 from .preprocessing import Preprocessing
 from .recipes import RECIPES
 
@@ -81,20 +82,15 @@ def train(
         "epochs": epochs, "optimiser": optimiser, "rate": rate, "backbone_rate": backbone_rate, "decay": decay,
         "schedule": schedule, "clip": clip, "average": average, "batch": batch * accumulate if batch else None,
     }  # fmt: skip
-    chosen = recipe.defaults().model_copy(update={k: v for k, v in given.items() if v is not None})
-    optimiser_settings = _settings(type(chosen), chosen.model_dump(), "training options")
+    optimiser_settings = _override(recipe.defaults(), given)
     training_part, validation_part = _samples(data or [], synthetic, splits, val_fraction, seed)
 
     torch.manual_seed(seed)
-    network = build_network(method, {"backbone": backbone} | _pairs(network_option, "--network"))
-    check_size(network.backbone.levels, size)  # type: ignore[union-attr,arg-type]
-    if weights is not None:
-        load_weights(network.backbone, weights, architecture=backbone)  # type: ignore[arg-type]
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
+    network = _network(method, backbone, weights, size, _pairs(network_option, "--network"))
+    fabric = _fabric(accelerator, devices, precision)
     header = CheckpointHeader(
         method=method,
-        network=network.settings.model_dump(),  # type: ignore[union-attr,operator]
+        network=network.settings.model_dump(),
         preprocessing=Preprocessing(size=size),
         training={
             "sets": sorted({sample.name.split("/")[0] for sample in training_part}),
@@ -111,6 +107,35 @@ def train(
     if fabric.is_global_zero:
         best = max(history, key=lambda record: record.f_max)
         typer.echo(f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation F {best.f_max:.4f}, MAE {best.mae:.4f}")
+
+
+def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSettings:
+    """The recipe's defaults with what the command line gives."""
+    chosen = defaults.model_dump() | {name: value for name, value in given.items() if value is not None}
+    found: OptimiserSettings = _settings(OptimiserSettings, chosen, "training options")
+    return found
+
+
+def _network(
+    method: str, backbone: BackboneName, weights: str | None, size: tuple[int, int], options: dict[str, Any]
+) -> Any:
+    """The network to train, its backbone filled from `weights`."""
+    network: Any = build_network(method, {"backbone": backbone} | options)
+    check_size(network.backbone.levels, size)
+    if weights is not None:
+        load_weights(network.backbone, weights, architecture=backbone)
+    return network
+
+
+def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise SalienceError(
+            f"--accelerator {accelerator} --devices {devices} --precision {precision}: not possible here ({error})."
+        ) from error
+    return fabric
 
 
 def _samples(

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from salience.runtime.errors import CheckpointError, DataError
+from salience.runtime.errors import CheckpointError, DataError, SalienceError
 from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.files import atomic_path, write_atomic
 
@@ -166,17 +166,7 @@ def fit(
     preprocessing = header.preprocessing
     data = SaliencyDataset(train, preprocessing, recipe.labels, settings.augmentation, settings.seed)
     checks = SaliencyDataset(validate, preprocessing, recipe.labels)
-    passes = len(data) // (settings.pass_batch * fabric.world_size)
-    if passes < 1:
-        raise DataError(
-            f"training: {len(data)} images do not fill one batch of {settings.pass_batch} on each of "
-            f"{fabric.world_size} processes; lower --batch or add images."
-        )
-    if passes < settings.accumulate:
-        raise DataError(
-            f"training: an epoch has {passes} passes, fewer than the {settings.accumulate} that one optimiser step "
-            "gathers; lower --accumulate or add images."
-        )
+    passes = _passes_per_epoch(data, settings, fabric)
     steps = passes // settings.accumulate * settings.optimiser.epochs
     optimiser = build_optimiser(network, settings.optimiser)
     # Twice as fast on a CPU as (N, C, H, W) order, and never slower on a GPU.
@@ -212,6 +202,22 @@ def fit(
     return run.history
 
 
+def _passes_per_epoch(data: SaliencyDataset, settings: FitSettings, fabric: Fabric) -> int:
+    """Forward passes of each process; at least one optimiser step must come of them."""
+    passes = len(data) // (settings.pass_batch * fabric.world_size)
+    if passes < 1:
+        raise DataError(
+            f"training: {len(data)} images do not fill one batch of {settings.pass_batch} on each of "
+            f"{fabric.world_size} processes; lower --batch or add images."
+        )
+    if passes < settings.accumulate:
+        raise DataError(
+            f"training: an epoch has {passes} passes, fewer than the {settings.accumulate} that one optimiser step "
+            "gathers; lower --accumulate or add images."
+        )
+    return passes
+
+
 def _train_epoch(
     network: Any,
     optimiser: Any,
@@ -228,12 +234,12 @@ def _train_epoch(
     # Dropout draws from the global generator: seeding it by epoch makes the epoch repeatable.
     torch.manual_seed(settings.seed * 100_003 + len(run.history))
     total, count = 0.0, 0
-    for index, batch in enumerate(loader):
+    for index, batch in enumerate(_batches(loader)):
         if settings.limit_steps is not None and index >= settings.limit_steps * settings.accumulate:
             break
         last = (index + 1) % settings.accumulate == 0
         with fabric.no_backward_sync(network, enabled=not last):
-            loss, _ = recipe.loss(network, _channels_last(batch))
+            loss, _ = recipe.loss(network, batch)
             fabric.backward(loss / settings.accumulate)
         if last:
             if settings.optimiser.clip:
@@ -261,8 +267,8 @@ def _validate(
         DataLoader(data, batch_size=settings.pass_batch, num_workers=settings.workers),
         use_distributed_sampler=False,
     )
-    for batch in loader:
-        _, saliency = recipe.loss(network, _channels_last(batch))
+    for batch in _batches(loader):
+        _, saliency = recipe.loss(network, batch)
         maps = (saliency.float() * 255).round().byte().cpu().numpy()
         for values, mask in zip(maps, batch["mask"].cpu().numpy(), strict=True):
             metrics.add(values[0], np.asarray(mask[0] > 0.5))
@@ -276,8 +282,13 @@ def _average(averaged: AveragedModel, decay: float) -> Any:
     return get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))
 
 
-def _channels_last(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
+def _batches(loader: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Batches with the image in channels-last order; an error in a worker process is its last line alone."""
+    try:
+        for batch in loader:
+            yield batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
+    except SalienceError as error:
+        raise type(error)(str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]) from None
 
 
 def _loader(data: SaliencyDataset, settings: FitSettings, fabric: Fabric) -> Any:

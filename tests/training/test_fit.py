@@ -183,6 +183,36 @@ def test_unknown_settings_are_named() -> None:
         build_network("multis", {"depth": 3})
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_broken_picture_is_one_sentence(
+    tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from salience.training.cli import main
+
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for stem in "abc":
+            (tmp_path / kind / f"{stem}.png").write_bytes(f"not {stem}".encode())
+    command = [
+        "train.py",
+        "multis",
+        "--data",
+        str(tmp_path),
+        "--backbone",
+        "mobilenet_v2",
+        "--size",
+        "32",
+        "32",
+        "--batch",
+    ]
+    monkeypatch.setattr(sys, "argv", [*command, "2", "--workers", workers, "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit):
+        main()
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: image ")
+    assert "not a picture" in error
+
+
 def train(output: Path, *extra: str) -> subprocess.Popen[bytes]:
     repository = Path(__file__).resolve().parents[2]
     command = [
@@ -223,6 +253,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
         (["multis", "--synthetic", "8", "--size", "100", "100"], "multiples of 16"),
         (["multis", "--synthetic", "8", "--weights", "nowhere.safetensors"], "nowhere"),
         (["multis", "--data", "nowhere"], "no such folder"),
+        (["multis", "--synthetic", "8", "--size", "32", "32", "--accelerator", "abacus"], "abacus"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(
