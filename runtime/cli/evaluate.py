@@ -66,10 +66,21 @@ def evaluate(
         from ..evaluation.report import write_report
 
         page = write_report(
-            report, found, load_map, maps=sources, masks=masks, part=part, detector=repr(detector) if detector else None
+            report,
+            found,
+            load_map,
+            maps=sources,
+            masks=masks,
+            part=part,
+            detector=_describe(detector) if detector else None,
         )
         typer.echo(f"report: {page}", err=True)
     _exit_on_failures(found)
+
+
+def _describe(detector: Detector) -> str:
+    manifest = detector.bundle.manifest
+    return f"{manifest.method} of {manifest.created}, {detector.precision}, {detector.backend}"
 
 
 def _predict(detector: Detector, pair: Pair) -> NDArray[np.uint8]:
