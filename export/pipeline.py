@@ -15,7 +15,7 @@ from torch import nn
 import salience
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
-from salience.runtime.errors import BackendUnavailableError, CheckpointError, VerificationError
+from salience.runtime.errors import CheckpointError, VerificationError
 from salience.runtime.manifest import (
     VERIFICATION_FILE,
     EngineEntry,
@@ -225,9 +225,8 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
 def _check_engines(settings: BuildSettings) -> None:
     """Before any work: raise BackendUnavailableError where an engine to verify on is not installed."""
     for name in ("onnxruntime", *settings.engines):
-        reason = None if name in COMPILERS else entry(BACKENDS, name, what="engine").unavailable(EngineOptions())
-        if reason:
-            raise BackendUnavailableError(reason)
+        if name not in COMPILERS:
+            entry(BACKENDS, name, what="engine").require(EngineOptions())
 
 
 def _provenance(checkpoint: Path, header: CheckpointHeader, network: nn.Module) -> dict[str, Any]:

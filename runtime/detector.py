@@ -14,7 +14,7 @@ from .backends import BACKENDS
 from .backends.engine import Engine, EngineOptions
 from .backends.onnxrt import OnnxRuntimeEngine
 from .bundle import DEFAULT_BUNDLE, Bundle
-from .errors import BackendUnavailableError, BundleError, SalienceError
+from .errors import BackendUnavailableError, BundleError, EngineError, SalienceError
 from .images import MAX_PIXELS, ImageSource, decode
 from .manifest import Precision
 from .methods import METHODS
@@ -137,9 +137,7 @@ def load(
     if chosen not in opened.precisions():
         opened.graph_file(detector_type.graphs[0], chosen)
     # ONNX Runtime is always needed, for the graphs before and after the network.
-    reason = OnnxRuntimeEngine.unavailable(EngineOptions())
-    if reason:
-        raise BackendUnavailableError(reason)
+    OnnxRuntimeEngine.require(EngineOptions())
     engines = _open_engines(opened, detector_type.graphs, chosen, backend, device, threads, provider)
     detector: Detector = detector_type(opened, engines, chosen, threads)
     return detector
@@ -154,14 +152,17 @@ def _open_engines(
     threads: int | None,
     provider: str | None,
 ) -> dict[str, Engine]:
+    candidates = _candidates(backend, device, threads, provider)
     reasons = []
-    for name, options in _candidates(backend, device, threads, provider):
+    for name, options in candidates:
         engine_type: Any = entry(BACKENDS, name, what="backend")
         reason = engine_type.unavailable(options)
         if reason is None:
             try:
                 return {graph: engine_type.open(bundle, graph, precision, options) for graph in graphs}
-            except (BackendUnavailableError, BundleError) as error:
+            except (EngineError, BundleError) as error:
+                if len(candidates) == 1:
+                    raise
                 reason = str(error)
                 log.warning("%s is passed over: %s", name, reason)
         reasons.append(reason)

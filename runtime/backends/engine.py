@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import EngineError
+from ..errors import BackendUnavailableError, EngineError
 from ..manifest import GraphEntry, Precision
 
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
@@ -70,6 +70,13 @@ class Engine(ABC):
     @abstractmethod
     def unavailable(cls, options: EngineOptions) -> str | None:
         """Why this backend cannot serve `options` on this machine, as a sentence with the remedy; or None."""
+
+    @classmethod
+    def require(cls, options: EngineOptions) -> None:
+        """Raise BackendUnavailableError with the reason where `unavailable` gives one."""
+        reason = cls.unavailable(options)
+        if reason:
+            raise BackendUnavailableError(reason)
 
     @classmethod
     @abstractmethod

@@ -51,9 +51,7 @@ class OnnxRuntimeEngine(Engine):
     @classmethod
     def open_graph(cls, path: Path, interface: GraphEntry, options: EngineOptions) -> Self:
         """See `Engine.open_graph`."""
-        reason = cls.unavailable(options)
-        if reason:
-            raise BackendUnavailableError(reason)
+        cls.require(options)
         runtime = _runtime()
         if options.on_gpu and hasattr(runtime, "preload_dlls"):
             runtime.preload_dlls()

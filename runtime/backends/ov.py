@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendUnavailableError, EngineError
+from ..errors import EngineError
 from ..manifest import GraphEntry
 from .engine import Engine, EngineOptions, Feeds
 
@@ -40,9 +40,7 @@ class OpenVinoEngine(Engine):
     @classmethod
     def open_graph(cls, path: Path, interface: GraphEntry, options: EngineOptions) -> Self:
         """See `Engine.open_graph`."""
-        reason = cls.unavailable(options)
-        if reason:
-            raise BackendUnavailableError(reason)
+        cls.require(options)
         import onnx.inliner
         import openvino
 

@@ -72,9 +72,7 @@ class _TensorRt(Engine):
             EngineError: the library rejects the file, or the file does not fit the graph.
         """
         bundle.graph_file(graph, precision)
-        reason = cls.unavailable(options)
-        if reason:
-            raise BackendUnavailableError(reason)
+        cls.require(options)
         subject = f"{cls.name}: {bundle.manifest.method} {graph} {precision}"
         command = f"python export/build_engine.py {bundle.manifest.method} --engine {cls.builder}"
         key = (graph, precision, cls.builder)
@@ -106,9 +104,7 @@ class _TensorRt(Engine):
     @classmethod
     def open_graph(cls, path: Path, interface: GraphEntry, options: EngineOptions) -> Self:
         """Load an engine file; see `Engine.open_graph`."""
-        reason = cls.unavailable(options)
-        if reason:
-            raise BackendUnavailableError(reason)
+        cls.require(options)
         label = f"{cls.name} {path.name}"
         tensorrt = import_tensorrt(cls.builder, cls.extra)
         cuda = _cuda_driver(cls.name, cls.extra)

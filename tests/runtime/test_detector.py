@@ -286,3 +286,20 @@ def test_100_megapixels(detector: Detector) -> None:
     small = detector.predict(np.ascontiguousarray(image[::25, ::25])).values
     # Away from edges a picture of even colours is the same at any size.
     np.testing.assert_allclose(found.values[::2500, ::2500], small[::100, ::100], atol=0.02)
+
+
+def test_an_engine_that_fails_to_load_is_passed_over_only_where_nothing_was_chosen(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    genuine = OnnxRuntimeEngine.open_graph.__func__  # type: ignore[attr-defined]
+
+    def fail_on_the_network(cls: type, path: Path, *arguments: object) -> object:
+        if path.name == "saliency.onnx":
+            raise EngineError("onnxruntime: cannot load saliency.onnx (broken kernel).")
+        return genuine(cls, path, *arguments)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "open_graph", classmethod(fail_on_the_network))
+    with pytest.raises(EngineError, match="broken kernel"):
+        load(bundle, backend="onnxruntime", device="cpu")
+    assert load(bundle).backend.startswith("openvino")
+    assert any("broken kernel" in record.getMessage() for record in caplog.records)
