@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import BackendUnavailableError, EngineError
 from ..manifest import GraphEntry, Precision
+from .session import Session
 
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -56,7 +57,7 @@ class EngineOptions:
 class Engine(ABC):
     """One graph, ready to run; safe to call from many threads at once.
 
-    Subclasses say how to open a file and how to run; this class checks what is fed.
+    Subclasses say how to open a file, how to run and what a session's buffers are; this class checks what is fed.
     """
 
     name: ClassVar[str]
@@ -93,7 +94,7 @@ class Engine(ABC):
             EngineError: the backend rejects the file.
         """
         path = bundle.graph_file(graph, precision)
-        return cls.open_graph(path, bundle.manifest.graphs[graph], options)
+        return cls.open_graph(path, bundle.manifest.graphs[graph].at(precision), options)
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Outputs by name, for inputs by name; arrays live on the host.
@@ -109,7 +110,16 @@ class Engine(ABC):
         wrong = [text for name, spec in self.inputs.items() if (text := spec.mismatch(feeds[name]))]
         if wrong:
             raise EngineError(f"{self.label}: {'; '.join(wrong)}.")
-        return self._run({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+        # Not `ascontiguousarray`, which makes a scalar (1,).
+        return self._run({name: np.asarray(array, order="C") for name, array in feeds.items()})
+
+    @abstractmethod
+    def session(self, batch: int = 1) -> Session[Any]:
+        """Buffers of its own for this graph, bound once, for a loop that copies nothing; see `Session`.
+
+        Raises:
+            EngineError: the buffers cannot be had.
+        """
 
     @abstractmethod
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:

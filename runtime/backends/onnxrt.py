@@ -4,11 +4,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendUnavailableError, EngineError
 from ..manifest import GraphEntry
 from .engine import Engine, EngineOptions, Feeds
+from .session import Session
 
 INSTALL_HINT = "run: pip install 'salience[cpu]' (CPU) or pip install 'salience[gpu]' (NVIDIA GPU), never both"
 _PROVIDERS = {
@@ -24,10 +26,11 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, session: Any, runtime: Any, interface: GraphEntry, label: str) -> None:
+    def __init__(self, session: Any, runtime: Any, interface: GraphEntry, options: EngineOptions, label: str) -> None:
         super().__init__(interface, label)
         self._session = session
         self._runtime = runtime
+        self._options = options
 
     @classmethod
     def unavailable(cls, options: EngineOptions) -> str | None:
@@ -71,19 +74,59 @@ class OnnxRuntimeEngine(Engine):
                 f"onnxruntime: {provider} failed to start for {path.name} (got {session.get_providers()[0]}); "
                 "check the driver and CUDA libraries, or ask for device cpu"
             )
-        return cls(session, runtime, interface, f"onnxruntime {provider} {path.name}")
+        return cls(session, runtime, interface, options, f"onnxruntime {provider} {path.name}")
+
+    def session(self, batch: int = 1) -> "OnnxRuntimeSession":
+        """See `Engine.session`."""
+        return OnnxRuntimeSession(self, self._session, self._runtime, self._options, batch)
 
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        for name in self.outputs:
-            binding.bind_output(name)
         try:
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name in self.outputs:
+                binding.bind_output(name)
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EngineError(f"{self.label}: failed while running ({_first_line(error)}).") from error
         return dict(zip(self.outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+
+class OnnxRuntimeSession(Session[Any]):
+    """I/O binding to OrtValues on the engine's device."""
+
+    def __init__(self, engine: Engine, session: Any, runtime: Any, options: EngineOptions, batch: int) -> None:
+        self._session = session
+        self._runtime = runtime
+        self._device = ("cuda" if options.on_gpu else "cpu", options.device_index)
+        self._binding = session.io_binding()
+        super().__init__(engine.inputs, engine.outputs, batch=batch, label=engine.label)
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        try:
+            return self._runtime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, *self._device)
+        except Exception as error:
+            raise EngineError(f"{self.label}: no buffer of {dtype} {shape} ({_first_line(error)}).") from error
+
+    def _bind(self, name: str, buffer: Any, *, is_input: bool) -> None:
+        bind = self._binding.bind_ortvalue_input if is_input else self._binding.bind_ortvalue_output
+        try:
+            bind(name, buffer)
+        except Exception as error:
+            raise EngineError(f"{self.label}: {name} cannot be bound ({_first_line(error)}).") from error
+
+    def _upload(self, buffer: Any, array: NDArray[Any]) -> None:
+        buffer.update_inplace(array)
+
+    def _download(self, buffer: Any) -> NDArray[Any]:
+        return np.array(buffer.numpy())
+
+    def _execute(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise EngineError(f"{self.label}: failed while running ({_first_line(error)}).") from error
 
 
 def _provider(options: EngineOptions) -> str:

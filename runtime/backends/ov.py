@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..manifest import GraphEntry
 from .engine import Engine, EngineOptions, Feeds
+from .session import Session
 
 
 class OpenVinoEngine(Engine):
@@ -53,8 +54,12 @@ class OpenVinoEngine(Engine):
             core = openvino.Core()
             compiled = core.compile_model(core.read_model(flat.SerializeToString()), "CPU", config)
         except Exception as error:
-            raise EngineError(f"openvino: cannot load {path.name} ({str(error).strip().splitlines()[-1]}).") from error
+            raise EngineError(f"openvino: cannot load {path.name} ({_last_line(error)}).") from error
         return cls(compiled, interface, f"openvino CPU {path.name}")
+
+    def session(self, batch: int = 1) -> "OpenVinoSession":
+        """See `Engine.session`."""
+        return OpenVinoSession(self, self._compiled.create_infer_request(), batch)
 
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         request = getattr(self._local, "request", None)
@@ -62,6 +67,46 @@ class OpenVinoEngine(Engine):
             request = self._local.request = self._compiled.create_infer_request()
         try:
             found = request.infer(dict(feeds), share_inputs=True)
+            return {name: np.array(found[name]) for name in self.outputs}
+        except (RuntimeError, KeyError) as error:
+            raise EngineError(f"{self.label}: failed while running ({_last_line(error)}).") from error
+
+
+class OpenVinoSession(Session[Any]):
+    """An infer request on tensors of ours."""
+
+    def __init__(self, engine: Engine, request: Any, batch: int) -> None:
+        self._request = request
+        super().__init__(engine.inputs, engine.outputs, batch=batch, label=engine.label)
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        import openvino
+
+        try:
+            return openvino.Tensor(openvino.Type(dtype), openvino.Shape(shape))
+        except (RuntimeError, TypeError) as error:
+            raise EngineError(f"{self.label}: no buffer of {dtype} {shape} ({_last_line(error)}).") from error
+
+    def _bind(self, name: str, buffer: Any, *, is_input: bool) -> None:
+        try:
+            self._request.set_tensor(name, buffer)
         except RuntimeError as error:
-            raise EngineError(f"{self.label}: failed while running ({str(error).strip().splitlines()[-1]}).") from error
-        return {name: np.array(found[name]) for name in self.outputs}
+            raise EngineError(f"{self.label}: {name} cannot be bound ({_last_line(error)}).") from error
+
+    def _upload(self, buffer: Any, array: NDArray[Any]) -> None:
+        buffer.data[...] = array
+
+    def _download(self, buffer: Any) -> NDArray[Any]:
+        return np.array(buffer.data)
+
+    def _execute(self) -> None:
+        try:
+            # `infer` would copy every output to a new array.
+            self._request.start_async()
+            self._request.wait()
+        except RuntimeError as error:
+            raise EngineError(f"{self.label}: failed while running ({_last_line(error)}).") from error
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

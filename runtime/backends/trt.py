@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..bundle import Bundle
 from ..errors import BackendUnavailableError, EngineError
 from ..manifest import EngineEntry, GraphEntry, Precision
 from .engine import Engine, EngineOptions, Feeds
+from .trt_session import TensorRtSession
 
 Builder: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -42,12 +44,13 @@ class _TensorRt(Engine):
     builder: ClassVar[Builder]
     extra: ClassVar[str]
 
-    def __init__(self, parts: "_Parts", interface: GraphEntry, label: str) -> None:
+    def __init__(self, parts: "Parts", interface: GraphEntry, label: str) -> None:
         super().__init__(interface, label)
         self._lock = threading.Lock()
         self._buffers: dict[str, Any] = {}
         self._capacity: dict[str, int] = {}
-        self._parts: _Parts | None = parts
+        self._parts: Parts | None = parts
+        self._sessions = weakref.WeakSet[TensorRtSession]()
 
     @classmethod
     def unavailable(cls, options: EngineOptions) -> str | None:
@@ -82,7 +85,7 @@ class _TensorRt(Engine):
         unfit = cls._unfit(entry, options)
         if unfit:
             raise BackendUnavailableError(f"{subject}: {unfit}; build it again with: {command}")
-        return cls.open_graph(bundle.path / entry.file, bundle.manifest.graphs[graph], options)
+        return cls.open_graph(bundle.path / entry.file, bundle.manifest.graphs[graph].at(precision), options)
 
     @classmethod
     def _unfit(cls, entry: EngineEntry, options: EngineOptions) -> str | None:
@@ -112,26 +115,33 @@ class _TensorRt(Engine):
             with _OPENING:
                 primary = _primary_context(cuda, options.device_index)
             with _current(primary):
-                parts = _Parts(tensorrt, cuda, primary, path.read_bytes(), label)
+                parts = Parts(tensorrt, cuda, primary, path.read_bytes(), label)
                 parts.check_interface(interface)
                 return cls(parts, interface, label)
         except (OSError, cuda.Error) as error:
             raise EngineError(f"{label}: cannot load ({error}).") from error
 
+    def session(self, batch: int = 1) -> TensorRtSession:
+        """See `Engine.session`; calls of the engine and of its sessions do not wait for each other."""
+        with self._lock:
+            session = TensorRtSession(self, self._opened(), batch)
+            self._sessions.add(session)
+            return session
+
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         with self._lock:
-            parts = self._parts
-            if parts is None:
-                raise EngineError(f"{self.label}: got a call after close(), expected an open engine; load it again.")
+            parts = self._opened()
             for name, array in feeds.items():
                 parts.check_profile(name, array.shape)
-            try:
-                with _current(parts.primary):
-                    return self._execute(parts, feeds)
-            except parts.cuda.Error as error:
-                raise EngineError(f"{self.label}: failed while running ({error}).") from error
+            with parts.working("running"):
+                return self._execute(parts, feeds)
 
-    def _execute(self, parts: "_Parts", feeds: Feeds) -> dict[str, NDArray[Any]]:
+    def _opened(self) -> "Parts":
+        if self._parts is None:
+            raise EngineError(f"{self.label}: got a call after close(), expected an open engine; load it again.")
+        return self._parts
+
+    def _execute(self, parts: "Parts", feeds: Feeds) -> dict[str, NDArray[Any]]:
         cuda, context, stream = parts.cuda, parts.context, parts.stream
         for name, array in feeds.items():
             parts.require(context.set_input_shape(name, tuple(array.shape)), f"{name} {array.shape} was refused")
@@ -163,11 +173,13 @@ class _TensorRt(Engine):
         self._capacity[name] = size_bytes
 
     def close(self) -> None:
-        """Free the device memory now; the engine runs no more. Closing twice does nothing."""
+        """Free the device memory now; the engine and its sessions run no more. Closing twice does nothing."""
         with self._lock:
             parts, self._parts = self._parts, None
             if parts is None:
                 return
+            for session in list(self._sessions):
+                session.close()
             with _current(parts.primary):
                 parts.release()
                 for buffer in self._buffers.values():
@@ -198,10 +210,11 @@ class TensorRtRtxEngine(_TensorRt):
     extra = "tensorrt-rtx-run"
 
 
-class _Parts:
+class Parts:
     """The objects of the two libraries that make up one loaded engine.
 
-    To be made and released while `primary` is current; raises EngineError if `plan` cannot be loaded.
+    To be made, used and released while `primary` is current (see `working`); raises EngineError if `plan` cannot
+    be loaded.
     """
 
     def __init__(self, tensorrt: Any, cuda: Any, primary: Any, plan: bytes, label: str) -> None:
@@ -213,8 +226,7 @@ class _Parts:
         self._runtime = tensorrt.Runtime(self.log)
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         self.require(self.engine is not None, "the file was refused; build the engine again")
-        self.context = self.engine.create_execution_context()
-        self.require(self.context is not None, "no execution context; free some memory of the GPU")
+        self.context = self.new_context()
         self.stream = cuda.Stream()
         self.profile = {name: self._bounds(name) for name in self._names("INPUT")}
 
@@ -241,6 +253,21 @@ class _Parts:
                 f"{self.label}: {name} got {shape}, expected from {low} to {high}, the profile that the "
                 "engine was built for; feed a batch within it, or build the engine with a wider profile."
             )
+
+    @contextlib.contextmanager
+    def working(self, doing: str) -> Iterator[None]:
+        """Make `primary` current; what CUDA refuses becomes an EngineError that names what was being done."""
+        try:
+            with _current(self.primary):
+                yield
+        except self.cuda.Error as error:
+            raise EngineError(f"{self.label}: failed while {doing} ({error}).") from error
+
+    def new_context(self) -> Any:
+        """An execution context of its own; several of them run at once."""
+        context = self.engine.create_execution_context()
+        self.require(context is not None, "no execution context; free some memory of the GPU")
+        return context
 
     def output_shape(self, name: str) -> tuple[int, ...]:
         """The shape of an output, once all inputs have theirs."""

@@ -1,0 +1,165 @@
+"""A graph with its tensors bound once to buffers that stay on the device: what iterative methods loop over."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from ..manifest import TensorSpec
+
+BufferT = TypeVar("BufferT")
+
+
+@dataclass
+class Copies:
+    """How many tensors a session has copied between host and device."""
+
+    to_device: int = 0
+    to_host: int = 0
+
+
+class Session(ABC, Generic[BufferT]):
+    """Runs one graph again and again on its own buffers; for one thread at a time.
+
+    `feed` and `read` copy between host and device and are counted in `copies`; `run` copies nothing. An output
+    that is linked to an input of its own session trades buffers with it after every run; one that is linked to
+    an input of another session shares its buffer.
+
+    Args:
+        inputs: the graph's inputs by name.
+        outputs: likewise.
+        batch: the size of their free first dimension.
+        label: the engine, for messages.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], *, batch: int, label: str
+    ) -> None:
+        if batch < 1:
+            raise EngineError(f"{label}: a session for a batch of {batch} was asked for, expected at least 1.")
+        self.copies = Copies()
+        self.batch = batch
+        self.label = label
+        self._inputs, self._outputs = dict(inputs), dict(outputs)
+        self._links: dict[str, str] = {}
+        self._linked: set[str] = set()
+        self._missing = set(inputs)
+        self._ran = False
+        self._buffers: dict[str, BufferT] = {}
+        for name, spec in {**inputs, **outputs}.items():
+            self._place(name, self._allocate(self._shape(spec), np.dtype(spec.dtype)))
+
+    def feed(self, name: str, array: NDArray[Any]) -> None:
+        """Copy `array` into the buffer of input `name`.
+
+        Raises:
+            EngineError: no such input, or another type or shape than the session's.
+        """
+        spec = self._spec(name, self._inputs, "input")
+        if array.shape != self._shape(spec) or array.dtype != np.dtype(spec.dtype):
+            raise EngineError(
+                f"{self.label}: {name}: got {array.dtype} {array.shape}, expected {spec.dtype} {self._shape(spec)}, "
+                "what the session was opened for."
+            )
+        self._ran = False
+        self.copies.to_device += 1
+        # Not `ascontiguousarray`, which makes a scalar (1,).
+        self._upload(self._buffers[name], np.asarray(array, order="C"))
+        self._missing.discard(name)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A copy of output `name` of the last run.
+
+        Raises:
+            EngineError: no such output, or no run since an input was fed.
+        """
+        self._spec(name, self._outputs, "output")
+        if not self._ran:
+            raise EngineError(f"{self.label}: {name} was read with no run since the inputs were fed; call run() first.")
+        self.copies.to_host += 1
+        # After a run a linked output's values are in its input's buffer.
+        return self._download(self._buffers[self._links.get(name, name)])
+
+    def link(self, output: str, name: str, *, to: Self | None = None) -> None:
+        """Let input `name` of the next run be what `output` is: of this session, or of session `to`.
+
+        To be called before the inputs are fed; a tensor can be linked once.
+
+        Raises:
+            EngineError: no such tensors, of different types or shapes, or linked already.
+        """
+        target = self if to is None else to
+        source = self._spec(output, self._outputs, "output")
+        goal = target._spec(name, target._inputs, "input")
+        if (self._shape(source), source.dtype) != (target._shape(goal), goal.dtype):
+            raise EngineError(
+                f"{self.label}: {output} ({source.dtype} {self._shape(source)}) cannot become {name} "
+                f"({goal.dtype} {target._shape(goal)}); link tensors of one type and shape."
+            )
+        if type(target) is not type(self):
+            raise EngineError(f"{self.label}: {output} cannot be linked to a session of {target.label}.")
+        if output in self._linked or name in target._linked:
+            raise EngineError(f"{self.label}: {output} or {name} is linked already; open another session.")
+        self._ran = target._ran = False
+        self._linked.add(output)
+        target._linked.add(name)
+        if target is self:
+            self._links[output] = name
+        else:
+            target._place(name, self._buffers[output])
+            target._missing.discard(name)
+
+    def run(self) -> None:
+        """Run the graph on what its buffers hold.
+
+        Raises:
+            EngineError: an input was never fed, or the engine failed.
+        """
+        if self._missing:
+            missing = ", ".join(name for name in self._inputs if name in self._missing)
+            raise EngineError(f"{self.label}: run() was called before {missing} had values; feed or link every input.")
+        # A run that fails leaves nothing to read.
+        self._ran = False
+        self._execute()
+        for output, name in self._links.items():
+            fresh, stale = self._buffers[output], self._buffers[name]
+            self._place(name, fresh)
+            self._place(output, stale)
+        self._ran = True
+
+    def _place(self, name: str, buffer: BufferT) -> None:
+        # The old buffer is let go once nothing reads or writes it any more.
+        self._bind(name, buffer, is_input=name in self._inputs)
+        self._buffers[name] = buffer
+
+    def _shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        return tuple(self.batch if isinstance(side, str) else side for side in spec.shape)
+
+    def _spec(self, name: str, specs: Mapping[str, TensorSpec], kind: str) -> TensorSpec:
+        if name not in specs:
+            raise EngineError(f"{self.label}: {kind} {name!r} is not known; the graph has {', '.join(specs)}.")
+        return specs[name]
+
+    @abstractmethod
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> BufferT:
+        """A buffer on the device."""
+
+    @abstractmethod
+    def _bind(self, name: str, buffer: BufferT, *, is_input: bool) -> None:
+        """Let the graph read or write tensor `name` there from the next run on."""
+
+    @abstractmethod
+    def _upload(self, buffer: BufferT, array: NDArray[Any]) -> None:
+        """Copy a contiguous host array of the buffer's type and shape into it."""
+
+    @abstractmethod
+    def _download(self, buffer: BufferT) -> NDArray[Any]:
+        """A new host array with the buffer's content."""
+
+    @abstractmethod
+    def _execute(self) -> None:
+        """Run the graph on the bound buffers; raises EngineError."""
