@@ -1,6 +1,6 @@
 """One backbone interface for every network: an image becomes five feature levels F1..F5."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,18 +45,21 @@ class Backbone(nn.Module):
 
     Args:
         name: an entry of `LEVELS`.
+        coarsest: no level gets a larger stride; from there on layers are dilated instead. None: as it is.
         weights: see `load_weights`; None leaves the initial random values.
     """
 
-    def __init__(self, name: BackboneName, *, weights: str | Path | None = None) -> None:
+    def __init__(self, name: BackboneName, *, coarsest: int | None = None, weights: str | Path | None = None) -> None:
         super().__init__()
         self.name = name
-        self.levels = LEVELS[name]
+        self.levels = tuple(replace(v, stride=min(v.stride, coarsest or v.stride)) for v in LEVELS[name])
         # The classifier is made on the meta device: VGG16's alone takes 0.5 GB and is not needed here.
         with torch.device("meta"):
             features = getattr(torchvision.models, name)(weights=None).features
         self.features = features[: self.levels[-1].index + 1].to_empty(device="cpu")
         self.features.apply(_reset)
+        if coarsest is not None:
+            _dilate(self.features, coarsest)
         if weights is not None:
             load_weights(self, weights, architecture=name)
 
@@ -99,7 +102,8 @@ def load_weights(model: nn.Module, source: str | Path, *, architecture: str) -> 
 
     Args:
         model: takes the tensors that it has; a backbone ignores the file's classifier.
-        source: a `.safetensors` file, or the word "torchvision" to download its ImageNet weights.
+        source: a `.safetensors` file, one that training wrote (its backbone is taken) or one with torchvision's
+            names; or the word "torchvision" to download its ImageNet weights.
         architecture: torchvision's name for the model.
 
     Raises:
@@ -131,7 +135,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"weights {path}: cannot be read as safetensors ({error}).") from error
-    return state
+    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    return own or state
 
 
 def _download(architecture: str) -> dict[str, Tensor]:
@@ -144,6 +149,31 @@ def _download(architecture: str) -> dict[str, Tensor]:
             "give a .safetensors file with torchvision's parameter names instead."
         ) from error
     return state
+
+
+def _dilate(features: nn.Sequential, coarsest: int) -> None:
+    """Keep the stride at `coarsest`: later poolings become nothing, later convolutions reach as far as before."""
+    stride, dilation = 1, 1
+    for index, block in enumerate(features):
+        for layer in block.modules():
+            if isinstance(layer, nn.MaxPool2d | nn.Conv2d) and layer.stride in (2, (2, 2)):
+                if stride < coarsest:
+                    stride *= 2
+                    continue
+                if isinstance(layer, nn.MaxPool2d):
+                    features[index] = nn.Identity()
+                else:
+                    layer.stride = (1, 1)
+                    _spread(layer, dilation)
+                dilation *= 2
+            elif isinstance(layer, nn.Conv2d):
+                _spread(layer, dilation)
+
+
+def _spread(layer: nn.Conv2d, dilation: int) -> None:
+    """Dilate a 3x3 convolution, with the padding that keeps its size; a 1x1 stays as it is."""
+    if layer.kernel_size == (3, 3):
+        layer.dilation = layer.padding = (dilation, dilation)
 
 
 def _reset(module: nn.Module) -> None:

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ValidationError
 
-from salience.runtime.commands import repeat_flags, report_errors
+from salience.runtime.commands import parse_pairs, parse_settings, repeat_flags, report_errors
 from salience.runtime.errors import DataError, SalienceError
 from salience.runtime.tables import entry
 
@@ -77,7 +76,7 @@ def train(
     ] = None,
 ) -> None:
     """Train METHOD; the best checkpoint by validation F is OUTPUT/best.safetensors."""
-    recipe = _settings(entry(RECIPES, method, what="method"), _pairs(recipe_option, "--recipe"), "--recipe")
+    recipe = parse_settings(entry(RECIPES, method, what="method"), parse_pairs(recipe_option, "--recipe"), "--recipe")
     given = {
         "epochs": epochs, "optimiser": optimiser, "rate": rate, "backbone_rate": backbone_rate, "decay": decay,
         "schedule": schedule, "clip": clip, "average": average, "batch": batch * accumulate if batch else None,
@@ -86,7 +85,7 @@ def train(
     training_part, validation_part = _samples(data or [], synthetic, splits, val_fraction, seed)
 
     torch.manual_seed(seed)
-    network = _network(method, backbone, weights, size, _pairs(network_option, "--network"))
+    network = _network(method, backbone, weights, size, parse_pairs(network_option, "--network"))
     fabric = _fabric(accelerator, devices, precision)
     header = CheckpointHeader(
         method=method,
@@ -112,8 +111,7 @@ def train(
 def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSettings:
     """The recipe's defaults with what the command line gives."""
     chosen = defaults.model_dump() | {name: value for name, value in given.items() if value is not None}
-    found: OptimiserSettings = _settings(OptimiserSettings, chosen, "training options")
-    return found
+    return parse_settings(OptimiserSettings, chosen, "training options")
 
 
 def _network(
@@ -154,23 +152,3 @@ def _samples(
     else:
         training, validation = [], [*scenes(max(1, round(fraction * synthetic)), seed=seed + 1)]
     return training + scenes(synthetic, seed=seed), validation
-
-
-def _pairs(options: list[str] | None, flag: str) -> dict[str, Any]:
-    """`["width=32"]` -> `{"width": "32"}`; the settings' types turn the text into values."""
-    found = {}
-    for option in options or []:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise SalienceError(f"{flag} {option}: expected NAME=VALUE.")
-        found[name] = value
-    return found
-
-
-def _settings(model: Any, values: dict[str, Any], flag: str) -> Any:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        known = ", ".join(model.model_fields) if issubclass(model, BaseModel) else ""
-        raise SalienceError(f"{flag}: {problems}; known: {known}.") from error

@@ -32,7 +32,7 @@ class Loadable(Protocol):
 class SaliencyDataset(Dataset[dict[str, Tensor]]):
     """Items are `image` (3, H, W) float32 normalised, `mask` (1, H, W) float32, and the recipe's labels.
 
-    What augmentation draws depends on `seed`, `epoch` and the item's index alone, so a resumed run sees
+    What augmentation and labels draw depends on `seed`, `epoch` and the item's index alone, so a resumed run sees
     what an uninterrupted one sees, with any number of workers.
     """
 
@@ -55,9 +55,10 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
             picture, target = _transform(self.augmentation, self.preprocessing.size)(*pair)
-        target = target.as_subclass(Tensor).float()
+            target = target.as_subclass(Tensor).float()
+            labels = self.labels(target)
         picture = self.preprocessing.normalise(picture.as_subclass(Tensor))
-        return {"image": picture, "mask": target, **self.labels(target)}
+        return {"image": picture, "mask": target, **labels}
 
 
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:

@@ -2,4 +2,6 @@
 
 NETWORKS = {
     "multis": "salience.training.networks.multis:MultiScale",
+    "arn": "salience.training.networks.arn:AttentionRecurrent",
+    "lps": "salience.training.networks.lps:Promoter",
 }

@@ -2,4 +2,6 @@
 
 RECIPES = {
     "multis": "salience.training.recipes.multis:MultiScaleRecipe",
+    "arn": "salience.training.recipes.arn:AttentionRecurrentRecipe",
+    "lps": "salience.training.recipes.lps:PromoterRecipe",
 }
