@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar, get_args
 import typer
 from rich.console import Console
 
-from salience.runtime.commands import repeat_flags, report_errors
+from salience.runtime.commands import parse_pairs, repeat_flags, report_errors
 from salience.runtime.errors import CheckpointError, ExportError, SalienceError
 from salience.runtime.manifest import Precision
 
@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def main() -> None:
     """Entry point."""
-    app(repeat_flags(sys.argv[1:], frozenset({"--precision", "--engine", "--target"})))
+    app(repeat_flags(sys.argv[1:], frozenset({"--precision", "--engine", "--target", "--option"})))
 
 
 @app.command()
@@ -56,6 +56,9 @@ def build_engine(
         list[str] | None,
         typer.Option(help="CUDA compute capabilities of tensorrt-rtx engines, such as 8.6 8.9."),
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE ... of the method's own options, such as rank=128 of lps.")
+    ] = None,
 ) -> None:
     """Export METHOD: trace, verify against PyTorch, compile, write the bundle."""
     console = Console(stderr=True)
@@ -68,6 +71,7 @@ def build_engine(
         images=images,
         profile=batch,
         targets=tuple(target or ()),
+        options=parse_pairs(option, "--option"),
     )
 
     @contextmanager

@@ -32,6 +32,17 @@ _BODIES = {
             weighted4 = Mul (saliency4, weight4)
             fused = Max (weighted2, weighted3, weighted4)
         }""",
+    # Five maps (N, C * r^2, H / r, W / r), each pixel-shuffled by its own r, and concatenated: (N, 5 C, H, W)
+    # (Learning to Promote Saliency Detectors, section 3.3).
+    "SubpixelConcat": """
+        SubpixelConcat <stride1, stride2, stride3, stride4, stride5> (map1, map2, map3, map4, map5) => (joined) {
+            full1 = DepthToSpace <blocksize: int = @stride1, mode = "CRD"> (map1)
+            full2 = DepthToSpace <blocksize: int = @stride2, mode = "CRD"> (map2)
+            full3 = DepthToSpace <blocksize: int = @stride3, mode = "CRD"> (map3)
+            full4 = DepthToSpace <blocksize: int = @stride4, mode = "CRD"> (map4)
+            full5 = DepthToSpace <blocksize: int = @stride5, mode = "CRD"> (map5)
+            joined = Concat <axis = 1> (full1, full2, full3, full4, full5)
+        }""",
 }
 
 
@@ -42,6 +53,20 @@ def maxout_fusion_node(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
         (*maps, weights),
         dtype=maps[0].dtype,
         shape=maps[0].shape,
+        version=DOMAIN_VERSION,
+    )
+
+
+def subpixel_concat_node(maps: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
+    """Stands for `networks.lps.shuffle` of five maps while a graph is traced; it computes nothing itself."""
+    batch, channels, height, width = maps[0].shape
+    per_map = channels // strides[0] ** 2
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::SubpixelConcat",
+        tuple(maps),
+        attrs={f"stride{number}": stride for number, stride in enumerate(strides, start=1)},
+        dtype=maps[0].dtype,
+        shape=(batch, per_map * len(maps), height * strides[0], width * strides[0]),
         version=DOMAIN_VERSION,
     )
 

@@ -2,9 +2,10 @@
 
 import datetime
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from torch import nn
 import salience
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
+from salience.runtime.bundle import Bundle
+from salience.runtime.commands import parse_settings
+from salience.runtime.detector import Detector
 from salience.runtime.errors import CheckpointError, VerificationError
 from salience.runtime.manifest import (
     VERIFICATION_FILE,
@@ -27,17 +31,27 @@ from salience.runtime.manifest import (
     TensorSpec,
     Verification,
 )
+from salience.runtime.methods import METHODS
 from salience.runtime.tables import entry
 from salience.training.checkpoint import CheckpointHeader, load_checkpoint
+from salience.training.data.folders import find_pairs
 from salience.training.preprocessing import Preprocessing
 
 from .bundle import check_target, file_entries, file_sha256, new_folder, write_manifest
 from .compilers import COMPILERS
-from .graph import Graph
+from .graph import Graph, MethodExport
 from .graphs import GRAPHS
 from .processing import postprocess_graph, preprocess_graph
 from .tracing import trace
-from .verify import Reference, check_graph, check_metric, check_processing
+from .verify import (
+    Reference,
+    check_graph,
+    check_metric,
+    check_prior,
+    check_processing,
+    reference_scores,
+    scene_inputs,
+)
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt-rtx", "tensorrt"]
 Step = Callable[[str], AbstractContextManager[None]]
@@ -55,6 +69,7 @@ class BuildSettings:
         images: folder with images/ and masks/ for the check by metric.
         profile: smallest, best and largest batch of compiled engines.
         targets: CUDA compute capabilities of compiled engines; empty for the builder's usual ones.
+        options: the method's own, as its `MethodExport` names them.
     """
 
     output: Path
@@ -64,6 +79,7 @@ class BuildSettings:
     images: Path | None = None
     profile: tuple[int, int, int] = (1, 1, 16)
     targets: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,22 +87,26 @@ class Build:
     """A bundle in the making."""
 
     header: CheckpointHeader
+    network: nn.Module
+    export: MethodExport
     preprocessing: Preprocessing
     folder: Path
     settings: BuildSettings
+    provenance: dict[str, Any]
     step: Step
     entries: dict[str, GraphEntry] = field(default_factory=dict)
     engines: list[EngineEntry] = field(default_factory=list)
-    tensors: list[TensorCheck] = field(default_factory=list)
-    metrics: list[MetricCheck] = field(default_factory=list)
+    record: Verification = field(default_factory=lambda: Verification(passed=False, tensors=()))
 
     def add_processing(self) -> None:
         """Write and check the graphs before and after the network."""
+        size = self.preprocessing.size
         models = {
             "preprocess": preprocess_graph(self.preprocessing),
-            "postprocess": postprocess_graph(self.preprocessing.size),
+            "postprocess": postprocess_graph(size),
+            **self.export.host_graphs(size),
         }
-        with self.step("preprocess and postprocess"):
+        with self.step(", ".join(models)):
             for name, model in models.items():
                 onnx.save(model, self.folder / f"{name}.onnx")
                 self.entries[name] = GraphEntry(
@@ -94,7 +114,10 @@ class Build:
                     outputs=_specs(model.graph.output),
                     files={"fp32": f"{name}.onnx"},
                 )
-            self.tensors += check_processing(*self._processing(), self.preprocessing)
+            preprocess, postprocess = (self._open("onnxruntime", n, "fp32") for n in ("preprocess", "postprocess"))
+            self._note(tensors=check_processing(preprocess, postprocess, self.preprocessing))
+            if "prior" in models:
+                self._note(tensors=check_prior(self._open("onnxruntime", "prior", "fp32"), size))
 
     def add_graph(self, graph: Graph) -> None:
         """Trace, verify and compile one graph in every precision."""
@@ -103,19 +126,39 @@ class Build:
             files[precision] = f"{graph.name}.onnx" if precision == "fp32" else f"{graph.name}.{precision}.onnx"
             with self.step(f"trace {graph.name} {precision}"):
                 onnx.save(trace(graph, precision), self.folder / files[precision])
-        self.entries[graph.name] = GraphEntry(inputs=graph.inputs, outputs=graph.outputs, files=files)
-        reference = Reference(graph, self.preprocessing, self.settings.images)
+        self.entries[graph.name] = graph.entry(files)
+        with self.step(f"run {graph.name} in PyTorch"):
+            reference = Reference(graph, self.preprocessing)
         for precision in self.settings.precisions:
             for engine in self._runnable():
                 with self.step(f"verify {graph.name} {precision} on {engine}"):
-                    self._verify(reference, precision, engine)
+                    self._note(tensors=check_graph(reference, precision, self._open(engine, graph.name, precision)))
         self._check_passed()
         for precision in self.settings.precisions:
             for engine in (name for name in self.settings.engines if name in COMPILERS):
                 with self.step(f"compile {graph.name} {precision} for {engine}"):
                     self._compile(graph, precision, engine)
 
-    def manifest(self, provenance: dict[str, Any]) -> Manifest:
+    def check_maps(self) -> None:
+        """Measure what approximations cost; where real images are given, compare the maps by metric too."""
+        found = self.export.approximations(self.network, scene_inputs(self.preprocessing).split(1))
+        self.record = self.record.model_copy(update={"approximations": tuple(found)})
+        samples = find_pairs(self.settings.images) if self.settings.images else []
+        if not samples:
+            return
+        with self.step("maps of PyTorch"):
+            predict = partial(self.export.predict, self.network)
+            expected = reference_scores(predict, samples, self.preprocessing)
+        # The detector that will serve the bundle needs a manifest to read; the final one follows.
+        write_manifest(self.folder, self.manifest())
+        for precision in self.settings.precisions:
+            for engine in self._runnable():
+                with self.step(f"maps of {precision} on {engine}"):
+                    serve = partial(self.export.serve, self._detector(engine, precision))
+                    self._note(metrics=[check_metric(expected, serve, samples, precision, engine)])
+        self._check_passed()
+
+    def manifest(self) -> Manifest:
         """The manifest of what stands in the folder."""
         return Manifest(
             method=self.header.method,
@@ -125,26 +168,21 @@ class Build:
             graphs=self.entries,
             engines=tuple(self.engines),
             files=file_entries(self.folder),
-            provenance=provenance,
+            provenance=self.provenance,
         )
 
-    def verification(self) -> Verification:
-        """The record of all checks."""
-        return Verification(
-            passed=all(check.passed for check in self._checks()),
-            tensors=tuple(self.tensors),
-            metrics=tuple(self.metrics),
-        )
+    def write(self) -> Manifest:
+        """Write the record of all checks, and the manifest."""
+        passed = all(check.passed for check in self._checks())
+        self.record = self.record.model_copy(update={"passed": passed})
+        (self.folder / VERIFICATION_FILE).write_text(self.record.model_dump_json(indent=1) + "\n")
+        manifest = self.manifest()
+        write_manifest(self.folder, manifest)
+        return manifest
 
     def _runnable(self) -> list[EngineName]:
         """The engines that a graph can be verified on; ONNX Runtime is always one."""
         return ["onnxruntime", *(e for e in self.settings.engines if e not in ("onnxruntime", *COMPILERS))]
-
-    def _verify(self, reference: Reference, precision: Precision, engine_name: EngineName) -> None:
-        engine = self._open(engine_name, reference.graph.name, precision)
-        self.tensors += check_graph(reference, precision, engine)
-        if reference.samples:
-            self.metrics.append(check_metric(reference, precision, engine, self._processing()))
 
     def _compile(self, graph: Graph, precision: Precision, builder: Any) -> None:
         compiler = entry(COMPILERS, builder, what="compiler")
@@ -168,15 +206,24 @@ class Build:
 
     def _open(self, engine_name: str, graph: str, precision: Precision) -> Engine:
         engine_type = entry(BACKENDS, engine_name, what="engine")
-        path = self.folder / self.entries[graph].files[precision]
-        engine: Engine = engine_type.open_graph(path, self.entries[graph], EngineOptions())
+        interface = self.entries[graph]
+        path = self.folder / interface.files[precision]
+        engine: Engine = engine_type.open_graph(path, interface.at(precision), EngineOptions())
         return engine
 
-    def _processing(self) -> tuple[Engine, Engine]:
-        return self._open("onnxruntime", "preprocess", "fp32"), self._open("onnxruntime", "postprocess", "fp32")
+    def _detector(self, engine_name: str, precision: Precision) -> Detector:
+        detector_type = entry(METHODS, self.header.method, what="method")
+        engines = {graph: self._open(engine_name, graph, precision) for graph in detector_type.graphs}
+        detector: Detector = detector_type(Bundle(self.folder), engines, precision, None)
+        return detector
+
+    def _note(self, *, tensors: Iterable[TensorCheck] = (), metrics: Iterable[MetricCheck] = ()) -> None:
+        self.record = self.record.model_copy(
+            update={"tensors": (*self.record.tensors, *tensors), "metrics": (*self.record.metrics, *metrics)}
+        )
 
     def _checks(self) -> list[TensorCheck | MetricCheck]:
-        return [*self.tensors, *self.metrics]
+        return [*self.record.tensors, *self.record.metrics]
 
     def _check_passed(self) -> None:
         failed = [check for check in self._checks() if not check.passed]
@@ -201,7 +248,7 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
         ExportError: a step failed; nothing was written.
         VerificationError: a graph differs from PyTorch by more than the tolerance; nothing was written.
     """
-    generator = entry(GRAPHS, method, what="method")
+    export = parse_settings(entry(GRAPHS, method, what="method"), settings.options, "--option")
     check_target(settings.output)
     _check_engines(settings)
     header, network = load_checkpoint(checkpoint)
@@ -210,16 +257,14 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
     preprocessing = header.preprocessing
     if settings.size is not None:
         preprocessing = preprocessing.model_copy(update={"size": settings.size})
+    provenance = _provenance(checkpoint, header, network, export)
     with new_folder(settings.output) as folder:
-        making = Build(header, preprocessing, folder, settings, step)
+        making = Build(header, network, export, preprocessing, folder, settings, provenance, step)
         making.add_processing()
-        for graph in generator(network, preprocessing.size):
+        for graph in export.graphs(network, preprocessing.size):
             making.add_graph(graph)
-        record = making.verification()
-        (folder / VERIFICATION_FILE).write_text(record.model_dump_json(indent=1) + "\n")
-        manifest = making.manifest(_provenance(checkpoint, header, network))
-        write_manifest(folder, manifest)
-    return manifest
+        making.check_maps()
+        return making.write()
 
 
 def _check_engines(settings: BuildSettings) -> None:
@@ -229,13 +274,14 @@ def _check_engines(settings: BuildSettings) -> None:
             entry(BACKENDS, name, what="engine").require(EngineOptions())
 
 
-def _provenance(checkpoint: Path, header: CheckpointHeader, network: nn.Module) -> dict[str, Any]:
+def _provenance(checkpoint: Path, header: CheckpointHeader, network: nn.Module, export: MethodExport) -> dict[str, Any]:
     tools = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt_rtx", "tensorrt")
     return {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
         "parameters": sum(p.numel() for p in network.parameters()),
         "network": header.network,
+        "options": export.model_dump(exclude_none=True),
         "preprocessing": header.preprocessing.model_dump(mode="json"),
         "training": header.training,
         "versions": {"salience": salience.__version__, "python": platform.python_version()}

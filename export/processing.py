@@ -27,6 +27,22 @@ preprocess (uint8[height, width, 3] image) => (float[1, 3, {h}, {w}] input)
 }}
 """
 
+_PRIOR = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+prior (float[height, width] map) => (float[1, 1, {h}, {w}] prior)
+<
+  int64[2] outer_axes = {{0, 1}},
+  int64[4] size = {{1, 1, {h}, {w}}},
+  float zero = {{0.0}},
+  float one = {{1.0}}
+>
+{{
+  batched = Unsqueeze (map, outer_axes)
+  resized = Resize <mode = "linear", antialias = 1, exclude_outside = 1> (batched, , , size)
+  prior = Clip (resized, zero, one)
+}}
+"""
+
 _POSTPROCESS = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 postprocess (float[1, 1, {h}, {w}] saliency, int64[2] size) => (float[height, width] map)
@@ -60,6 +76,11 @@ def preprocess_graph(preprocessing: Preprocessing) -> ModelProto:
 def postprocess_graph(size: tuple[int, int]) -> ModelProto:
     """`saliency` (1, 1, h, w) float32 and `size` (2,) int64 -> `map` (height, width) float32 in [0, 1]."""
     return _parse(_POSTPROCESS.format(ir=IR_VERSION, opset=OPSET, h=size[0], w=size[1]))
+
+
+def prior_graph(size: tuple[int, int]) -> ModelProto:
+    """`map` (height, width) float32 in [0, 1] of any size -> `prior` (1, 1, h, w) float32 in [0, 1]."""
+    return _parse(_PRIOR.format(ir=IR_VERSION, opset=OPSET, h=size[0], w=size[1]))
 
 
 def _numbers(values: list[float]) -> str:

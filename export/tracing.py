@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +11,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from salience.runtime.errors import ExportError
 from salience.runtime.manifest import Precision, TensorSpec
 
-from .graph import Graph, InPrecision
+from .graph import Graph
 from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
 from .opset import IR_VERSION, OPSET
 
@@ -28,10 +27,12 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
     """
     if precision == "fp16-weights":
         return halve_weights(trace(graph, "fp32"))
-    module = graph.module if precision == "fp32" else InPrecision(graph.module, torch.float16)
+    module, interface = graph.at(precision), graph.entry({precision: graph.name}).at(precision)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     dynamic = tuple({0: batch} if spec.shape[0] == "batch" else {} for spec in graph.inputs)
-    examples = tuple(torch.zeros(_shape(spec, TRACED_BATCH)) for spec in graph.inputs)
+    examples = tuple(
+        torch.zeros(_shape(spec, TRACED_BATCH), dtype=getattr(torch, spec.dtype)) for spec in interface.inputs
+    )
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -42,7 +43,7 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
                 opset_version=OPSET,
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=_per_argument(module, dynamic),
+                dynamic_shapes=(dynamic,),  # the module takes *inputs, which counts as one argument
                 optimize=True,
                 verbose=False,
             )
@@ -51,8 +52,9 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
     if program is None:
         raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter returned nothing.")
     model = finish(program.model_proto, graph.name)
-    check_interface(model, graph.inputs, graph.outputs)
-    check_precision(model, precision)
+    check_interface(model, interface.inputs, interface.outputs)
+    if any(True for _ in graph.module.parameters()):
+        check_precision(model, precision)
     return model
 
 
@@ -123,17 +125,13 @@ def halve_weights(model: ModelProto) -> ModelProto:
     del halved.graph.node[:]
     halved.graph.node.extend(nodes)
     onnx.checker.check_model(halved)
-    check_precision(halved, "fp16-weights")
+    if casts:
+        check_precision(halved, "fp16-weights")
     return halved
 
 
 def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     return tuple(batch if isinstance(side, str) else side for side in spec.shape)
-
-
-def _per_argument(module: torch.nn.Module, dynamic: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
-    """Dynamic shapes in the form of the module's signature: `*inputs` counts as one argument."""
-    return (dynamic,) if isinstance(module, InPrecision) else dynamic
 
 
 def _dimension(dim: "onnx.TensorShapeProto.Dimension") -> int | str:

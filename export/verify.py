@@ -1,8 +1,7 @@
 """Every graph is compared with PyTorch before it may enter a bundle: by tensor error and by metric."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,14 +10,17 @@ from numpy.typing import NDArray
 
 from salience.runtime.backends.engine import Engine
 from salience.runtime.evaluation.metrics import MetricAccumulator, Scores
-from salience.runtime.manifest import MetricCheck, Precision, TensorCheck
-from salience.training.data.folders import Sample, find_pairs
+from salience.runtime.manifest import MetricCheck, Precision, TensorCheck, TensorSpec
+from salience.training.data.folders import Sample
 from salience.training.data.scenes import scenes
 from salience.training.preprocessing import Preprocessing
 
-from .graph import Graph
+from .graph import Graph, Outputs
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 BATCHES = (1, 2, 5)
+SCENES = 10
 
 # Norm of the error over norm of the expected values. fp32: rounding of some 60 layers in another order,
 # measured 2e-6 to 2e-5. fp16: a step of 5e-4 in every weight, and for "fp16" in every activation too, through
@@ -35,59 +37,59 @@ _SEED = 20_000
 
 
 class Reference:
-    """PyTorch's side of every comparison with `graph`, computed once."""
+    """PyTorch's side of the comparisons with `graph`: what is fed and what should come, computed once.
 
-    def __init__(self, graph: Graph, preprocessing: Preprocessing, images: Path | None) -> None:
+    Ten scenes, half of them with sensor noise, as network input. (On plain noise a trained network finds
+    nothing, and the relative error of an empty map means nothing.)
+    """
+
+    def __init__(self, graph: Graph, preprocessing: Preprocessing) -> None:
         self.graph = graph
-        self.preprocessing = preprocessing
-        self.samples = find_pairs(images) if images else []
-
-    def run(self, feed: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`graph.reference` on (N, 3, H, W) float32."""
+        # One by one: what a picture needs may be large.
+        pictures = scene_inputs(preprocessing).split(1)
         with torch.no_grad():
-            found: NDArray[np.float32] = self.graph.reference.eval()(torch.from_numpy(feed)).numpy()
-        return found
+            feeds = [graph.feeds(picture) if graph.feeds else (picture,) for picture in pictures]
+            expected = [_tuple(graph.reference(picture)) for picture in pictures]
+        self.feeds = _joined(graph.inputs, feeds)
+        self.expected = _joined(graph.outputs, expected)
 
-    @cached_property
-    def feed(self) -> NDArray[np.float32]:
-        """Ten scenes, half of them with sensor noise, as network input. (On plain noise a trained network
-        finds nothing, and the relative error of an empty map means nothing.)
-        """
-        images = [self.preprocessing(_channels_first(s.load()[0])) for s in scenes(10, seed=_SEED)]
-        clean: NDArray[np.float32] = torch.stack(images).numpy()
-        noise = np.random.default_rng(_SEED).standard_normal(clean[5:].shape, dtype=np.float32)
-        return np.concatenate([clean[:5], clean[5:] + np.float32(0.1) * noise])
+    def run(self, engine: Engine, batch: int) -> Arrays:
+        """What `engine` makes of the feeds, cut into batches."""
+        free = {spec.name for spec in self.graph.inputs if isinstance(spec.shape[0], str)}
+        found = []
+        for start in range(0, SCENES, batch):
+            part = slice(start, start + batch)
+            feed = {name: values[part] if name in free else values for name, values in self.feeds.items()}
+            feed = {name: values.astype(engine.inputs[name].dtype, copy=False) for name, values in feed.items()}
+            outputs = engine.run(feed)
+            found.append(tuple(torch.from_numpy(outputs[spec.name]) for spec in self.graph.outputs))
+        return _joined(self.graph.outputs, found)
 
-    @cached_property
-    def expected(self) -> NDArray[np.float32]:
-        """What PyTorch in fp32 makes of `feed`."""
-        return self.run(self.feed)
 
-    @cached_property
-    def scores(self) -> Scores:
-        """Scores of PyTorch's maps, with the resize used in training, on the real images."""
-
-        def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-            feed = self.preprocessing(_channels_first(image))[None].numpy()
-            return _resize(torch.from_numpy(self.run(feed)), image.shape[:2])
-
-        return _score(self.samples, predict)
+def scene_inputs(preprocessing: Preprocessing) -> torch.Tensor:
+    """The scenes as network input (N, 3, h, w)."""
+    clean = torch.stack([preprocessing(_channels_first(s.load()[0])) for s in scenes(SCENES, seed=_SEED)])
+    noise = np.random.default_rng(_SEED).standard_normal(clean[SCENES // 2 :].shape, dtype=np.float32)
+    clean[SCENES // 2 :] += 0.1 * torch.from_numpy(noise)
+    return clean
 
 
 def check_graph(reference: Reference, precision: Precision, engine: Engine) -> Iterator[TensorCheck]:
-    """Compare `engine` with PyTorch in fp32 on `reference.feed`, cut into batches of each size."""
-    graph = reference.graph
-    for size in BATCHES:
-        parts = [reference.feed[start : start + size] for start in range(0, len(reference.feed), size)]
-        found = np.concatenate([engine.run({graph.inputs[0].name: part})[graph.outputs[0].name] for part in parts])
+    """Compare `engine` with PyTorch in fp32 on `reference.feeds`, cut into batches of each size.
+
+    A graph of several outputs is as far off as the worst of them.
+    """
+    for batch in BATCHES:
+        found = reference.run(engine, batch)
+        pairs = [(found[name], expected) for name, expected in reference.expected.items()]
         yield TensorCheck(
-            graph=graph.name,
+            graph=reference.graph.name,
             precision=precision,
             backend=engine.name,
-            batch=size,
-            inputs="10 scenes",
-            max_abs=_largest(found, reference.expected),
-            relative=_relative(found, reference.expected),
+            batch=batch,
+            inputs=f"{SCENES} scenes",
+            max_abs=_worst(_largest(*pair) for pair in pairs),
+            relative=_worst(_relative(*pair) for pair in pairs),
             tolerance=TENSOR_TOLERANCE[precision],
         )
 
@@ -108,21 +110,33 @@ def check_processing(preprocess: Engine, postprocess: Engine, preprocessing: Pre
         yield _processing_check("postprocess", scene.name, values, wanted, TENSOR_TOLERANCE["fp32"])
 
 
+def reference_scores(
+    predict: Callable[[torch.Tensor, NDArray[np.uint8]], torch.Tensor],
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+) -> Scores:
+    """Scores of PyTorch's maps, with the resize used in training, on real images."""
+
+    def full_size(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            small = predict(preprocessing(_channels_first(image))[None], image)
+        return _resize(small, image.shape[:2])
+
+    return _score(samples, full_size)
+
+
 def check_metric(
-    reference: Reference, precision: Precision, engine: Engine, processing: tuple[Engine, Engine]
+    expected: Scores,
+    serve: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    samples: Sequence[Sample],
+    precision: Precision,
+    backend: str,
 ) -> MetricCheck:
-    """Compare max F and MAE of PyTorch's maps and of the bundle's on the real images."""
-    graph = reference.graph
-
-    def served(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        feed = processing[0].run({"image": image})["input"]
-        small = engine.run({graph.inputs[0].name: feed})[graph.outputs[0].name]
-        return processing[1].run({"saliency": small, "size": np.array(image.shape[:2], dtype=np.int64)})["map"]
-
-    expected, found = reference.scores, _score(reference.samples, served)
+    """Compare max F and MAE of PyTorch's maps with those of the bundle's maps, as `serve` gives them."""
+    found = _score(samples, serve)
     return MetricCheck(
         precision=precision,
-        backend=engine.name,
+        backend=backend,
         images=found.images,
         f_max_reference=expected.f_max,
         f_max=found.f_max,
@@ -151,14 +165,45 @@ def _processing_check(
     )  # fmt: skip
 
 
-def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+def check_prior(prior: Engine, size: tuple[int, int]) -> Iterator[TensorCheck]:
+    """Compare the graph that resizes priors with the resize used in training."""
+    for shape in ((97, 131), (size[0] * 3, size[1] * 2)):
+        values = np.random.default_rng(_SEED).random(shape, dtype=np.float32)
+        found = prior.run({"map": values})["prior"][0, 0]
+        expected = _resize(torch.from_numpy(values)[None, None], size)
+        inputs = f"noise {shape[0]} x {shape[1]}"
+        yield _processing_check("prior", inputs, found, expected, TENSOR_TOLERANCE["fp32"])
 
 
-def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _joined(specs: Sequence[TensorSpec], rows: Sequence[tuple[torch.Tensor, ...]]) -> Arrays:
+    """Tensors of several runs joined along the batch, by name; one without a batch is taken once."""
+    columns = zip(specs, zip(*rows, strict=True), strict=True)
+    return {
+        spec.name: (torch.cat(column) if isinstance(spec.shape[0], str) else column[0]).numpy()
+        for spec, column in columns
+    }
+
+
+def _tuple(found: Outputs) -> tuple[torch.Tensor, ...]:
+    return (found,) if isinstance(found, torch.Tensor) else tuple(found)
+
+
+def _worst(errors: Iterable[float]) -> float:
+    """The largest; NaN where there is one, which no tolerance allows."""
+    return float(np.max(list(errors)))
+
+
+def _largest(found: NDArray[Any], expected: NDArray[Any]) -> float:
     if found.shape != expected.shape:
         return float("inf")
-    return float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-12))
+    return float(np.abs(found.astype(np.float32) - expected).max())
+
+
+def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    error = np.linalg.norm(found.astype(np.float32) - expected)
+    return float(error / max(float(np.linalg.norm(expected)), 1e-12))
 
 
 def _channels_first(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Serve bundles: `load` one, `predict` pictures, get saliency maps. Never imports torch."""
+"""Serve bundles: `load` one, `predict` pictures or `promote` priors, get saliency maps. Never imports torch."""
 
 from .bundle import Bundle
 from .detector import Detector, Prepared, load
@@ -13,6 +13,7 @@ from .errors import (
     SalienceError,
     VerificationError,
 )
+from .methods.lps import PromoterDetector
 from .saliency import SaliencyMap
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ExportError",
     "ImageError",
     "Prepared",
+    "PromoterDetector",
     "SalienceError",
     "SaliencyMap",
     "VerificationError",

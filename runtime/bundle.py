@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from .errors import BundleError
-from .manifest import MANIFEST_FILE, VERIFICATION_FILE, Manifest, Precision, Verification
+from .manifest import HOST_GRAPHS, MANIFEST_FILE, VERIFICATION_FILE, Manifest, Precision, Verification
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 _MANIFEST_LIMIT_BYTES = 4 << 20
@@ -54,7 +54,7 @@ class Bundle:
         """The precisions of the method's own graphs."""
         found: dict[Precision, None] = {}
         for name, graph in self.manifest.graphs.items():
-            if name not in ("preprocess", "postprocess"):
+            if name not in HOST_GRAPHS:
                 found |= dict.fromkeys(graph.files)
         return tuple(found)
 

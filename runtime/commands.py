@@ -3,12 +3,15 @@
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from .errors import SalienceError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -49,3 +52,31 @@ def repeat_flags(arguments: Sequence[str], flags: frozenset[str]) -> list[str]:
             spelled.append(current)
         spelled.append(argument)
     return spelled
+
+
+def parse_pairs(options: Sequence[str] | None, flag: str) -> dict[str, Any]:
+    """`["width=32"]` -> `{"width": "32"}`; the settings' types turn the text into values.
+
+    Raises:
+        SalienceError: one of `options`, all given with `flag`, is not NAME=VALUE.
+    """
+    found = {}
+    for option in options or []:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise SalienceError(f"{flag} {option}: expected NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+def parse_settings(model: type[ModelT], values: dict[str, Any], flag: str) -> ModelT:
+    """`values`, given with `flag`, as a checked `model`.
+
+    Raises:
+        SalienceError: a name is not known or a value not possible; the message lists the known names.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SalienceError(f"{flag}: {problems}; known: {', '.join(model.model_fields) or 'none'}.") from error

@@ -43,18 +43,21 @@ class Detector(ABC):
         bundle: what is served.
         precision: of the graphs that run.
         backend: the engine that runs them, in words.
+        host: how the graphs before and after the network run.
     """
 
     graphs: ClassVar[tuple[str, ...]]
+    # Whether a picture alone is enough for `predict`.
+    standalone: ClassVar[bool] = True
 
     def __init__(self, bundle: Bundle, engines: dict[str, Engine], precision: Precision, threads: int | None) -> None:
         self.bundle = bundle
         self.engines = engines
         self.precision = precision
         self.backend = next(iter(engines.values())).label
-        host = EngineOptions(threads=threads)
-        self._preprocess = OnnxRuntimeEngine.open(bundle, "preprocess", "fp32", host)
-        self._postprocess = OnnxRuntimeEngine.open(bundle, "postprocess", "fp32", host)
+        self.host = EngineOptions(threads=threads)
+        self._preprocess = OnnxRuntimeEngine.open(bundle, "preprocess", "fp32", self.host)
+        self._postprocess = OnnxRuntimeEngine.open(bundle, "postprocess", "fp32", self.host)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.bundle.path)!r}, {self.precision}, {self.backend})"
@@ -99,6 +102,15 @@ class Detector(ABC):
     @abstractmethod
     def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, 3, h, w) -> maps (N, 1, h, w) in [0, 1]."""
+
+
+class SaliencyDetector(Detector):
+    """Serves any method that is one graph `saliency`, from network input to map."""
+
+    graphs = ("saliency",)
+
+    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.engines["saliency"].run({"input": batch})["saliency"]
 
 
 def load(

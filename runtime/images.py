@@ -2,10 +2,10 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from .errors import ImageError
 
 ImageSource: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.generic]"
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -50,20 +52,28 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.u
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    name = _name(source)
-    try:
-        if isinstance(source, Image.Image):
-            return _to_rgb(source, name, max_pixels)
-        with _stream(source) as stream:
-            return _to_rgb(_open(stream, name), name, max_pixels)
-    except ImageError:
-        raise
-    except OSError as error:
-        reason = error.strerror or _reason(error)
-        raise ImageError(f"image {name}: cannot be read ({reason}); is the file there and whole?") from error
-    # On damaged bytes Pillow raises errors of many kinds, struct.error and TypeError among them.
-    except Exception as error:
-        raise ImageError(f"image {name}: cannot be decoded ({_reason(error)}); is the file whole?") from error
+    return _read(source, max_pixels, _to_rgb)
+
+
+def decode_map(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+    """Read a saliency map, such as a prior, without loss of depth.
+
+    Args:
+        source: as for `decode`, also the path of a `.npy` file; arrays are (H, W) or (H, W, 1). Grey levels of 8 or
+            16 bits are divided by their maximum, floats must be in [0, 1], colour is turned into luminance.
+        max_pixels: as for `decode`.
+
+    Returns:
+        (H, W) float32 in [0, 1], never a view of `source`.
+
+    Raises:
+        ImageError: the map is missing, damaged, too large, or holds NaN or values outside of its range.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_map(source, "array")
+    if isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".npy":
+        return _read_npy(Path(source), max_pixels)
+    return _read(source, max_pixels, _to_grey_map)
 
 
 def decode_grey(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -83,6 +93,49 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _read(
+    source: str | Path | bytes | IO[bytes] | Image.Image, max_pixels: int, convert: Callable[[Image.Image, str], T]
+) -> T:
+    """Open an encoded picture, check its size, turn it upright, and convert it; all errors as ImageError."""
+
+    def checked(image: Image.Image) -> T:
+        _check_size(image, name, max_pixels)
+        return convert(_upright(image), name)
+
+    name = _name(source)
+    try:
+        if isinstance(source, Image.Image):
+            return checked(source)
+        with _stream(source) as stream:
+            return checked(_open(stream, name))
+    except ImageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or _reason(error)
+        raise ImageError(f"image {name}: cannot be read ({reason}); is the file there and whole?") from error
+    # On damaged bytes Pillow raises errors of many kinds, struct.error and TypeError among them.
+    except Exception as error:
+        raise ImageError(f"image {name}: cannot be decoded ({_reason(error)}); is the file whole?") from error
+
+
+def _read_npy(path: Path, max_pixels: int) -> NDArray[np.float32]:
+    try:
+        # Mapped, so that no memory is taken before the size is known; one that overflows is an error, no warning.
+        with np.errstate(over="raise"):
+            stored = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+    except OSError as error:
+        reason = error.strerror or _reason(error)
+        raise ImageError(f"map {path}: cannot be read ({reason}); is the file there and whole?") from error
+    # On damaged headers numpy raises errors of many kinds; one that asks for pickled objects is a ValueError.
+    except Exception as error:
+        raise ImageError(f"map {path}: cannot be read as .npy ({_reason(error)}); is the file whole?") from error
+    if stored.size > max_pixels:
+        raise ImageError(
+            f"map {path}: {stored.size / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:.0f}; scale it down."
+        )
+    return _to_map(stored, str(path))
 
 
 def _name(source: object) -> str:
@@ -128,14 +181,49 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    _check_size(image, name, max_pixels)
-    image = _upright(image)
+def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode == "F":
         return _from_array(np.asarray(image), name)
     if image.mode.startswith("I"):
         return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), name)
     return _flatten(image)
+
+
+def _to_grey_map(image: Image.Image, name: str) -> NDArray[np.float32]:
+    if image.mode == "F":
+        return _to_map(np.asarray(image), name)
+    if image.mode.startswith("I"):
+        levels = np.asarray(image)
+        _check_range(levels, name, 65535, tolerance=0)
+        return _to_map(levels.astype(np.uint16), name)
+    return _to_map(np.asarray(Image.fromarray(_flatten(image)).convert("L")), name)
+
+
+def _to_map(array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 or 0 in array.shape:
+        raise ImageError(f"map {name} of shape {array.shape}: expected (H, W), not empty.")
+    kind, size_bytes = array.dtype.kind, array.dtype.itemsize
+    if kind not in "bf" and not (kind == "u" and size_bytes <= 2):
+        raise ImageError(f"map {name} of type {array.dtype}: expected uint8, uint16, bool or float in [0, 1].")
+    if kind == "u":
+        scaled: NDArray[np.float32] = array.astype(np.float32) / np.float32(255 if size_bytes == 1 else 65535)
+        return scaled
+    # What rounding overshoots is clipped; another scale is not guessed at.
+    _check_range(array, name, 1, tolerance=1e-3)
+    return array.astype(np.float32).clip(0, 1)
+
+
+def _check_range(array: NDArray[np.generic], name: str, limit: int, *, tolerance: float) -> None:
+    """Raise ImageError for values outside of [0, limit]; NaN lies within no limits."""
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -tolerance and high <= limit + tolerance):
+        raise ImageError(
+            f"map {name} of {array.dtype}: holds values from {low:g} to {high:g}, expected [0, {limit}]; "
+            "divide it by its maximum, or mend what made NaN."
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -196,4 +284,4 @@ def _to_8_bit(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).rstrip(".") or type(error).__name__
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

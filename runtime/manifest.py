@@ -1,7 +1,7 @@
 """What a bundle says of itself: `manifest.json` and `verification.json`, the contract of export and runtime."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"
 VERIFICATION_FILE = "verification.json"
+# Graphs that bring pictures and maps to the network's size and back; always run by ONNX Runtime on the CPU.
+HOST_GRAPHS = ("preprocess", "prior", "postprocess")
 
 DataType = Literal["float32", "float16", "uint8", "int32", "int64", "bool"]
 # What the weights are stored in and what is computed in; "fp16-weights" computes in fp32.
@@ -58,11 +60,25 @@ class FileEntry(_Model):
 
 
 class GraphEntry(_Model):
-    """One graph: its interface, and the ONNX file of each precision."""
+    """One graph: its interface, and the ONNX file of each precision.
+
+    `inputs` and `outputs` are those of the fp32 file; in the fp16 file the tensors of `half` are float16.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     files: dict[Precision, FileName] = Field(min_length=1)
+    half: tuple[str, ...] = ()
+
+    def at(self, precision: Precision) -> Self:
+        """With the types of the file of `precision`."""
+        if precision != "fp16" or not self.half:
+            return self
+        inputs, outputs = (
+            tuple(s.model_copy(update={"dtype": "float16"}) if s.name in self.half else s for s in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return self.model_copy(update={"inputs": inputs, "outputs": outputs})
 
 
 class EngineEntry(_Model):
@@ -86,8 +102,8 @@ class EngineEntry(_Model):
 class Manifest(_Model):
     """Everything that the runtime needs to serve a bundle, and where it comes from.
 
-    `input_size` is the network's (height, width). `graphs` holds `preprocess`, `postprocess` and the
-    method's own; `files` lists every file but the manifest itself.
+    `input_size` is the network's (height, width). `graphs` holds those of `HOST_GRAPHS` that the method needs, and
+    the method's own; `files` lists every file but the manifest itself.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -140,9 +156,23 @@ class MetricCheck(_Model):
         return max(abs(self.f_max - self.f_max_reference), abs(self.mae - self.mae_reference)) <= self.tolerance
 
 
+class Approximation(_Model):
+    """What an option that trades accuracy costs: the change of PyTorch's maps in [0, 1] on `inputs`.
+
+    `kept` says in words what is left, `max_abs` is the largest change of a pixel, `mean_abs` the mean.
+    """
+
+    option: str
+    kept: str
+    inputs: str
+    max_abs: float
+    mean_abs: float
+
+
 class Verification(_Model):
     """The content of `verification.json`."""
 
     passed: bool
     tensors: tuple[TensorCheck, ...]
     metrics: tuple[MetricCheck, ...] = ()
+    approximations: tuple[Approximation, ...] = ()

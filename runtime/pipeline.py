@@ -5,18 +5,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from .detector import Detector, Prepared
+from .detector import Prepared
 from .errors import DataError, SalienceError
 from .jobs import Job
-from .saliency import Kind
+from .saliency import Kind, SaliencyMap
 
 # Above this many pixels in one batch the batch is closed: pictures of 100 megapixels come one by one.
 _BATCH_PIXELS = 60_000_000
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+Extras: TypeAlias = Callable[[Job, Any, Any], Iterable[tuple[Path, SaliencyMap]]]
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,29 @@ class Failure:
     message: str
 
 
+class Predictor(Protocol):
+    """What a job needs of a detector, see `Detector`; `finish` gets one item of what `infer` returns."""
+
+    @property
+    def backend(self) -> str:
+        """The engine, in words."""
+
+    @property
+    def precision(self) -> str:
+        """Of the graphs."""
+
+    def prepare(self, image: Path, /) -> Prepared:
+        """Read one picture and bring it to the network's input."""
+
+    def infer(self, prepared: Sequence[Any], /) -> Iterable[Any]:
+        """What the network makes of N pictures, N items."""
+
+    def finish(self, prepared: Any, values: Any, /) -> SaliencyMap:
+        """The map at the picture's size."""
+
+
 def run_jobs(
-    detector: Detector,
+    detector: Predictor,
     jobs: Iterable[Job],
     *,
     kind: Kind = "map",
@@ -36,6 +61,7 @@ def run_jobs(
     batch: int = 1,
     workers: int = 2,
     done: Callable[[], None] = lambda: None,
+    extras: Extras | None = None,
 ) -> list[Failure]:
     """Predict and write every job; the failures, in no fixed order.
 
@@ -47,6 +73,7 @@ def run_jobs(
         batch: pictures per engine call, at most.
         workers: threads that decode, and as many that write.
         done: called after each job, failed or not, in the calling thread.
+        extras: gives further maps of a job, and where to write them, from what `prepare` and `infer` gave.
     """
     failures: list[Failure] = []
 
@@ -55,11 +82,15 @@ def run_jobs(
         done()
 
     def write(job: Job, prepared: Prepared, values: object) -> None:
-        saliency = detector.finish(prepared, values)  # type: ignore[arg-type]
+        for target, saliency in extras(job, prepared, values) if extras else ():
+            save(target, saliency)
+        save(job.target, detector.finish(prepared, values))
+
+    def save(target: Path, saliency: SaliencyMap) -> None:
         try:
-            saliency.save(job.target, kind=kind, threshold=threshold)
+            saliency.save(target, kind=kind, threshold=threshold)
         except OSError as error:
-            raise DataError(f"{job.target}: cannot be written ({error.strerror or error}).") from error
+            raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
     writing: deque[tuple[Job, Future[None]]] = deque()
 
@@ -123,7 +154,7 @@ def _batches(
 
 
 def _infer(
-    detector: Detector, group: Sequence[tuple[Job, Prepared]], keep: Callable[[Job, BaseException], None]
+    detector: Predictor, group: Sequence[tuple[Job, Prepared]], keep: Callable[[Job, BaseException], None]
 ) -> Iterator[tuple[Job, Prepared, object]]:
     """Maps of a batch; where it fails, of each picture by itself, so that one cannot lose the others."""
     try:

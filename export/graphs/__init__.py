@@ -1,5 +1,7 @@
-"""Which graphs each method has, one file a method: `graphs(network, size) -> list of Graph`."""
+"""Which graphs each method has, one file a method: a `MethodExport`, whose fields are the method's options."""
 
 GRAPHS = {
-    "multis": "salience.export.graphs.multis:graphs",
+    "multis": "salience.export.graphs.multis:MultiScaleExport",
+    "arn": "salience.export.graphs.arn:AttentionRecurrentExport",
+    "lps": "salience.export.graphs.lps:PromoterExport",
 }

@@ -8,7 +8,7 @@ from salience.runtime.manifest import TensorSpec
 from salience.training.backbone import check_size
 from salience.training.networks.multis import MultiScale, maxout_fusion
 
-from ..graph import Graph
+from ..graph import Graph, MethodExport
 from ..operators import maxout_fusion_node
 
 Fusion = Callable[[Sequence[Tensor], Tensor], Tensor]
@@ -28,15 +28,18 @@ class FusedMap(nn.Module):
         return self.fusion(output.maps, output.weights.sigmoid())
 
 
-def graphs(network: MultiScale, size: tuple[int, int]) -> list[Graph]:
-    """The graph `saliency`, its maxout fusion a node of the `salience` domain."""
-    check_size(network.backbone.levels, size)
-    return [
-        Graph(
-            name="saliency",
-            module=FusedMap(network, maxout_fusion_node),
-            reference=FusedMap(network, maxout_fusion),
-            inputs=(TensorSpec(name="input", dtype="float32", shape=("batch", 3, *size)),),
-            outputs=(TensorSpec(name="saliency", dtype="float32", shape=("batch", 1, *size)),),
-        )
-    ]
+class MultiScaleExport(MethodExport):
+    """`multis` has no options."""
+
+    def graphs(self, network: MultiScale, size: tuple[int, int]) -> list[Graph]:
+        """The graph `saliency`, its maxout fusion a node of the `salience` domain."""
+        check_size(network.backbone.levels, size)
+        return [
+            Graph(
+                name="saliency",
+                module=FusedMap(network, maxout_fusion_node),
+                reference=FusedMap(network, maxout_fusion),
+                inputs=(TensorSpec(name="input", dtype="float32", shape=("batch", 3, *size)),),
+                outputs=(TensorSpec(name="saliency", dtype="float32", shape=("batch", 1, *size)),),
+            )
+        ]

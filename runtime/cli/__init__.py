@@ -1,4 +1,4 @@
-"""The `salience` command: predict, evaluate, inspect; one file each."""
+"""The `salience` command: predict, promote, evaluate, inspect; one file each."""
 
 import logging
 from typing import Annotated
@@ -8,6 +8,7 @@ import typer
 from .evaluate import evaluate
 from .inspect_bundle import inspect_bundle
 from .predict import predict
+from .promote import promote
 
 app = typer.Typer(
     add_completion=False,
@@ -16,6 +17,7 @@ app = typer.Typer(
     help="Saliency maps of pictures, from bundles made by export/build_engine.py.",
 )
 app.command()(predict)
+app.command()(promote)
 app.command("evaluate")(evaluate)
 app.command("inspect")(inspect_bundle)
 
@@ -38,4 +40,4 @@ def version(
         typer.echo(f"salience {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command: predict, evaluate or inspect.")
+        raise typer.BadParameter("name a command: predict, promote, evaluate or inspect.")

@@ -2,4 +2,6 @@
 
 METHODS = {
     "multis": "salience.runtime.methods.multis:MultiScaleDetector",
+    "arn": "salience.runtime.methods.arn:AttentionRecurrentDetector",
+    "lps": "salience.runtime.methods.lps:PromoterDetector",
 }

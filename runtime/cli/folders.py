@@ -1,0 +1,76 @@
+"""What `predict` and `promote` share: a folder of pictures goes through, with a progress bar and a last line."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..errors import SalienceError
+from ..jobs import Job, plan_jobs
+from ..pipeline import Extras, Failure, Predictor, run_jobs
+from ..saliency import Kind
+
+
+def check_threshold(kind: Kind, threshold: float | None) -> None:
+    """Raise SalienceError where a threshold is given for what has none."""
+    if threshold is not None and kind != "mask":
+        raise SalienceError(f"--threshold {threshold}: is for --kind mask, and the kind is {kind}.")
+
+
+def pending_jobs(inputs: list[str], output: Path, *, skip_existing: bool) -> tuple[list[Job], int]:
+    """The jobs to do, and how many are left out because their result is there."""
+    jobs = plan_jobs(inputs, output)
+    wanted = [job for job in jobs if not (skip_existing and job.target.exists())]
+    return wanted, len(jobs) - len(wanted)
+
+
+def write_all(
+    detector: Predictor,
+    jobs: list[Job],
+    *,
+    output: Path,
+    skipped: int,
+    kind: Kind,
+    threshold: float | None,
+    batch: int,
+    workers: int,
+    extras: Extras | None = None,
+) -> None:
+    """Write the map of every job, say what was done, and exit with 1 if any job gave none."""
+    run = partial(run_jobs, detector, jobs, kind=kind, threshold=threshold, batch=batch, workers=workers, extras=extras)
+    start = time.monotonic()
+    failures = _with_progress(run, len(jobs))
+    elapsed = time.monotonic() - start
+    for failure in failures:
+        named = str(failure.job.source) in failure.message
+        typer.echo(f"error: {'' if named else f'{failure.job.source}: '}{failure.message}", err=True)
+    written = len(jobs) - len(failures)
+    notes = [f"{written} of {len(jobs)} written to {output}", f"{written / max(elapsed, 1e-9):.1f} images/s"]
+    notes += [f"{skipped} skipped"] if skipped else []
+    typer.echo(f"{', '.join(notes)} ({detector.backend}, {detector.precision})", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _with_progress(run: Callable[..., list[Failure]], total: int) -> list[Failure]:
+    """`run`, told to call `done` after each of `total` jobs."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} images/s"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, rate=0.0)
+        start = time.monotonic()
+
+        def done() -> None:
+            finished = progress.tasks[0].completed + 1
+            progress.update(task, advance=1, rate=finished / max(time.monotonic() - start, 1e-9))
+
+        return run(done=done)

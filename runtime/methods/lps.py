@@ -1,0 +1,190 @@
+"""`lps`: promotes a prior, which any detector may have made: embed the picture once, then refine the prior."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.engine import Engine
+from ..backends.onnxrt import OnnxRuntimeEngine
+from ..backends.session import Session
+from ..detector import Detector, Prepared
+from ..driver import iterate
+from ..errors import ImageError, SalienceError
+from ..images import ImageSource, decode_map
+from ..saliency import SaliencyMap
+
+# A map, or what makes one of a picture (H, W, 3) uint8 RGB: another bundle's `predict`, or any function.
+PriorMap: TypeAlias = "ImageSource | SaliencyMap"
+Prior: TypeAlias = "PriorMap | Callable[[NDArray[np.uint8]], PriorMap]"
+EmptyPrior = Literal["error", "keep"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPair(Prepared):
+    """A picture, and its prior (1, 1, h, w) float32 at the network's size."""
+
+    prior: NDArray[np.float32]
+
+
+class PromoterDetector(Detector):
+    """Serves LPS, which makes a better map of a picture and a prior; see `promote`."""
+
+    graphs = ("embed", "refine")
+    standalone = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._resize = OnnxRuntimeEngine.open(self.bundle, "prior", "fp32", self.host)
+        self._loops = _LoopPool(self.engines)
+
+    def promote(
+        self, image: ImageSource, prior: Prior, iterations: int = 1, *, empty: EmptyPrior = "error"
+    ) -> SaliencyMap:
+        """The map that `iterations` rounds make of `prior`.
+
+        A constant prior gives a map of .5, an inverted one the inverted map.
+
+        Args:
+            image: as for `Detector.predict`.
+            prior: a saliency map in [0, 1] of any size, which is stretched over the picture: whatever
+                `images.decode_map` reads, or a `SaliencyMap`; or a function that makes one of the decoded picture,
+                such as another detector's `predict`.
+            iterations: at least 1; the paper takes 1, its code 3.
+            empty: what to do with a prior that is 0 or 1 everywhere and so names no object or no background:
+                "error", or "keep" it as the result.
+
+        Raises:
+            ImageError: the picture or the prior cannot be read, or the prior holds NaN or values outside of [0, 1],
+                or is empty.
+            EngineError: the engine failed.
+        """
+        pair = self.prepare_pair(image, prior, empty=empty)
+        return self.finish(pair, self.refine([pair], iterations)[0, -1])
+
+    def promote_steps(
+        self, image: ImageSource, prior: Prior, iterations: int, *, empty: EmptyPrior = "error"
+    ) -> list[SaliencyMap]:
+        """The maps after each of the `iterations`; arguments as for `promote`."""
+        pair = self.prepare_pair(image, prior, empty=empty)
+        (maps,) = self.refine([pair], iterations, every=True)
+        return [self.finish(pair, values) for values in maps]
+
+    def prepare_pair(self, image: ImageSource, prior: Prior, *, empty: EmptyPrior = "error") -> PreparedPair:
+        """Decode a picture and its prior and bring both to the network's size; see `promote`."""
+        if empty not in get_args(EmptyPrior):
+            raise SalienceError(f"empty {empty!r} is not known: choose one of {', '.join(get_args(EmptyPrior))}.")
+        prepared = self.prepare(image)
+        found = prior(prepared.image) if callable(prior) else prior
+        values = decode_map(found.values if isinstance(found, SaliencyMap) else found)
+        if empty == "error":
+            _check_regions(values)
+        return PreparedPair(prepared.image, prepared.tensor, self._resize.run({"map": values})["prior"])
+
+    def refine(self, pairs: Sequence[PreparedPair], iterations: int, *, every: bool = False) -> NDArray[np.float32]:
+        """The maps (N, 1, 1, h, w) of N prepared pairs after `iterations`, or (N, T, 1, h, w) after each of these."""
+        if iterations < 1:
+            raise SalienceError(f"iterations {iterations}: expected at least 1.")
+        if not pairs:
+            return np.zeros((0, iterations if every else 1, 1, *self.bundle.manifest.input_size), dtype=np.float32)
+        images, priors = (np.concatenate([getattr(p, name) for p in pairs]) for name in ("tensor", "prior"))
+        maps: list[NDArray[np.float32]] = []
+        with self._loops.take(len(pairs)) as loop:
+
+            def watch(state: _State) -> None:
+                if every:
+                    maps.append(loop.read())
+
+            last = iterate(loop, _Problem(images, priors, iterations), watch=watch)
+        return np.stack(maps or [last], axis=1)
+
+    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise SalienceError(
+            f"bundle {self.bundle.path}: holds lps, which promotes a prior; "
+            "use promote(image, prior), or on the command line: salience promote."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Network input (N, 3, h, w), priors (N, 1, h, w), and the number of rounds."""
+
+    images: NDArray[np.float32]
+    priors: NDArray[np.float32]
+    iterations: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """Rounds done and wanted; the maps themselves stay on the device."""
+
+    iteration: int
+    iterations: int
+
+
+class _Loop:
+    """The two sessions of a batch size, linked: what `embed` leaves and what `refine` returns stays on the device."""
+
+    def __init__(self, engines: dict[str, Engine], batch: int) -> None:
+        self.embed: Session[Any] = engines["embed"].session(batch)
+        self.refine: Session[Any] = engines["refine"].session(batch)
+        for name in engines["embed"].outputs:
+            self.embed.link(name, name, to=self.refine)
+        for name in ("prior", "iteration"):
+            self.refine.link(f"next_{name}", name)
+
+    def init(self, problem: _Problem) -> _State:
+        self.embed.feed("input", problem.images)
+        self.embed.run()
+        self.refine.feed("prior", problem.priors)
+        self.refine.feed("iteration", np.zeros(1, dtype=np.int64))
+        return _State(0, problem.iterations)
+
+    def step(self, state: _State) -> _State:
+        self.refine.run()
+        return _State(state.iteration + 1, state.iterations)
+
+    def done(self, state: _State) -> bool:
+        return state.iteration >= state.iterations
+
+    def finish(self, state: _State) -> NDArray[np.float32]:
+        return self.read()
+
+    def read(self) -> NDArray[np.float32]:
+        return self.refine.read("next_prior")
+
+
+class _LoopPool:
+    """Loops that wait for their next batch: their buffers are large, and making them costs time."""
+
+    def __init__(self, engines: dict[str, Engine]) -> None:
+        self._engines = engines
+        self._lock = threading.Lock()
+        self._idle: list[_Loop] = []
+
+    @contextmanager
+    def take(self, batch: int) -> Iterator[_Loop]:
+        """A loop for batches of this size, this thread's alone while the block runs."""
+        with self._lock:
+            fitting = [loop for loop in self._idle if loop.refine.batch == batch]
+            # Buffers of another size are let go: a run keeps to one size but for its last batch.
+            self._idle = [loop for loop in self._idle if loop in fitting[1:]]
+        loop = fitting[0] if fitting else _Loop(self._engines, batch)
+        yield loop
+        # After a failure the loop is not taken back.
+        with self._lock:
+            self._idle.append(loop)
+
+
+def _check_regions(values: NDArray[np.float32]) -> None:
+    """Raise ImageError if a prior names no object or no background."""
+    low, high = float(values.min()), float(values.max())
+    if high == 0 or low == 1:
+        raise ImageError(
+            f"prior: is {high:g} everywhere, expected an object and a background; "
+            "give another prior, or keep such priors as they are with empty='keep'."
+        )
