@@ -1,8 +1,11 @@
 """Fixtures that the tests of all stages share."""
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODEL_SETTINGS = {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True}
+SMALL_SETTINGS: dict[str, dict[str, Any]] = {
+    "multis": {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True},
+    "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
+    "lps": {"backbone": "mobilenet_v2", "width": 8, "embedding": 48},
+}
 SIZE = (64, 96)
 
 
@@ -45,41 +52,70 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, NDA
     return folder
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random `multis` checkpoint whose maps follow the picture."""
+def small_checkpoint(folder: Path, method: str, **changes: Any) -> Path:
+    """A small random checkpoint of `method` whose maps follow the picture; `changes` of its settings."""
     torch = pytest.importorskip("torch")
     from salience.training.checkpoint import CheckpointHeader, build_network, save_checkpoint
+    from salience.training.networks.arn import SelfAttention
     from salience.training.preprocessing import Preprocessing
 
+    settings = SMALL_SETTINGS[method] | changes
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        network = build_network("multis", MODEL_SETTINGS)
-        # True statistics in batch norm: with the initial ones a random network's maps ignore the picture.
+        network = build_network(method, settings)
         for module in network.modules():
+            # True statistics in batch norm: with the initial ones a random network's maps ignore the picture.
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None
+            # An attention that counts: its scale starts at 0.
+            if isinstance(module, SelfAttention):
+                torch.nn.init.constant_(module.scale, 0.5)
         network.train()
         with torch.no_grad():
             for _ in range(4):
-                network(torch.randn(16, 3, *SIZE))
-    path = tmp_path_factory.mktemp("checkpoint") / "multis-small.safetensors"
-    header = CheckpointHeader(method="multis", network=MODEL_SETTINGS, preprocessing=Preprocessing(size=SIZE))
+                priors = [torch.rand(16, 1, *SIZE)] if method == "lps" else []
+                network(torch.randn(16, 3, *SIZE), *priors)
+    path = folder / f"{method}-small.safetensors"
+    header = CheckpointHeader(method=method, network=settings, preprocessing=Preprocessing(size=SIZE))
     save_checkpoint(path, network.eval(), header)
     return path
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A bundle of the small checkpoint in every precision, verified on ONNX Runtime and OpenVINO."""
-    from salience.export.pipeline import BuildSettings, build
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small random checkpoint of every method."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {method: small_checkpoint(folder, method) for method in SMALL_SETTINGS}
 
-    output = tmp_path_factory.mktemp("bundles") / "multis"
-    settings = BuildSettings(
-        output=output, precisions=("fp32", "fp16", "fp16-weights"), engines=("onnxruntime", "openvino")
-    )
-    build("multis", checkpoint, settings, step=lambda name: nullcontext())
-    return output
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: dict[str, Path]) -> Path:
+    """The one of `multis`."""
+    return checkpoints["multis"]
+
+
+@pytest.fixture(scope="session")
+def bundle_of(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Callable[[str], Path]:
+    """Method -> a bundle of its small checkpoint in every precision, verified on ONNX Runtime and OpenVINO."""
+
+    @cache
+    def made(method: str) -> Path:
+        from salience.export.pipeline import BuildSettings, build
+
+        output = tmp_path_factory.mktemp("bundles") / method
+        settings = BuildSettings(
+            output=output, precisions=("fp32", "fp16", "fp16-weights"), engines=("onnxruntime", "openvino")
+        )
+        build(method, checkpoints[method], settings, step=lambda name: nullcontext())
+        return output
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_of: Callable[[str], Path]) -> Path:
+    """The bundle of `multis`."""
+    return bundle_of("multis")
 
 
 @pytest.fixture(scope="session")

@@ -326,7 +326,9 @@ def _fingerprint(settings: FitSettings, header: CheckpointHeader, data: Saliency
     return (
         f"{header.method} {json.dumps(header.network, sort_keys=True)} {header.preprocessing.model_dump_json()} "
         f"{settings.optimiser.model_dump_json()} accumulate={settings.accumulate} "
-        f"augmentation={settings.augmentation} seed={settings.seed} images={len(data)}"
+        f"augmentation={settings.augmentation} seed={settings.seed} images={len(data)} "
+        f"recipe={json.dumps(header.training.get('recipe'), sort_keys=True)} "
+        f"weights={header.training.get('backbone_weights')}"
     )
 
 

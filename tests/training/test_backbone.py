@@ -4,9 +4,12 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
 from salience.runtime.errors import CheckpointError
 from salience.training.backbone import LEVELS, Backbone, build_classifier, check_size, load_weights, steps_up
+from salience.training.checkpoint import CheckpointHeader, build_network, save_checkpoint
+from salience.training.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize("name", sorted(LEVELS))
@@ -28,6 +31,84 @@ def test_vgg16_levels_are_the_papers() -> None:
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in Backbone("vgg16").features) == 13
 
 
+@pytest.mark.parametrize(
+    ("name", "coarsest", "strides"),
+    [
+        ("vgg16", None, [1, 2, 4, 8, 16]),
+        ("vgg16", 16, [1, 2, 4, 8, 16]),
+        ("vgg16", 8, [1, 2, 4, 8, 8]),
+        ("vgg16", 4, [1, 2, 4, 4, 4]),
+        ("mobilenet_v2", None, [2, 4, 8, 16, 32]),
+        ("mobilenet_v2", 8, [2, 4, 8, 8, 8]),
+        ("mobilenet_v2", 4, [2, 4, 4, 4, 4]),
+    ],
+)
+def test_no_level_is_coarser_than_asked_for(name: str, coarsest: int | None, strides: list[int]) -> None:
+    backbone = Backbone(name, coarsest=coarsest).eval()  # type: ignore[arg-type]
+    assert [level.stride for level in backbone.levels] == strides
+    with torch.no_grad():
+        found = backbone(torch.zeros(1, 3, 32, 64))
+    assert [tuple(f.shape[1:]) for f in found] == [
+        (level.channels, 32 // level.stride, 64 // level.stride) for level in backbone.levels
+    ]
+    assert backbone.state_dict().keys() == Backbone(name).state_dict().keys()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("coarsest", "pools", "dilations"),
+    [(None, 4, [1] * 13), (8, 3, [1] * 10 + [2] * 3), (4, 2, [1] * 7 + [2] * 3 + [4] * 3)],
+)
+def test_vgg16_is_dilated_as_the_release_and_the_text_have_it(
+    coarsest: int | None, pools: int, dilations: list[int]
+) -> None:
+    """The last pool is never there; without pool4 conv5 is dilated by 2, without pool3 conv4 by 2 and conv5 by 4."""
+    layers = list(Backbone("vgg16", coarsest=coarsest).features)
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert [layer.dilation for layer in convolutions] == [(d, d) for d in dilations]
+    assert [layer.padding for layer in convolutions] == [(d, d) for d in dilations]
+    assert sum(isinstance(layer, nn.MaxPool2d) for layer in layers) == pools
+
+
+def twins(name: str, coarsest: int) -> tuple[Backbone, Backbone]:
+    """A backbone and its dilated form with the same weights, their batch norm far from its initial state."""
+    torch.manual_seed(0)
+    strided = Backbone(name).train()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for _ in range(2):
+            strided(torch.randn(2, 3, 64, 96))
+    dilated = Backbone(name, coarsest=coarsest)  # type: ignore[arg-type]
+    dilated.load_state_dict(strided.state_dict())
+    return strided.eval(), dilated.eval()
+
+
+@pytest.mark.parametrize("coarsest", [2, 4, 8, 16])
+def test_dilation_keeps_what_a_strided_backbone_finds(coarsest: int) -> None:
+    """The dilated one has positions between those of the strided one, and at the same places the same values."""
+    strided, dilated = twins("mobilenet_v2", coarsest)
+    with torch.no_grad():
+        image = torch.randn(2, 3, 64, 96)
+        for few, many, level in zip(strided(image), dilated(image), strided.levels, strict=True):
+            step = max(1, level.stride // coarsest)
+            # The same sums in another order; the maps are of order 1.
+            assert torch.allclose(many[:, :, ::step, ::step], few, atol=1e-5)
+            assert float(few.std()) > 0.1
+
+
+@pytest.mark.parametrize("coarsest", [4, 8])
+def test_dilation_of_vgg16_reaches_as_far_as_before(coarsest: int) -> None:
+    """With pools that take one of four values instead of the largest the two forms are comparable."""
+    strided, dilated = twins("vgg16", coarsest)
+    for index in (16, 23)[0 if coarsest == 4 else 1 :]:
+        strided.features[index] = nn.MaxPool2d(1, 2)
+    with torch.no_grad():
+        image = torch.randn(1, 3, 32, 48)
+        few, many = strided(image)[-1], dilated(image)[-1]
+    step = 16 // coarsest
+    # The same sums in another order, of up to 4608 terms.
+    assert torch.allclose(many[:, :, ::step, ::step], few, rtol=1e-4, atol=1e-5 * float(few.max()))
+    assert float(few.std()) > 0
+
+
 def test_weights_of_a_classifier_file_give_its_features(tmp_path: Path) -> None:
     classifier = build_classifier("mobilenet_v2").eval()
     save_file(classifier.state_dict(), tmp_path / "weights.safetensors")
@@ -36,6 +117,26 @@ def test_weights_of_a_classifier_file_give_its_features(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = classifier.features[:18](image)  # type: ignore[index,operator]
         assert torch.equal(backbone(image)[-1], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_checkpoint_of_training_gives_its_backbone(tmp_path: Path, dtype: torch.dtype) -> None:
+    network = build_network("multis", settings := {"backbone": "mobilenet_v2", "width": 4, "hidden": 8})
+    header = CheckpointHeader(method="multis", network=settings, preprocessing=Preprocessing())
+    save_checkpoint(tmp_path / "best.safetensors", network, header, dtype=dtype)
+    backbone = Backbone("mobilenet_v2", weights=tmp_path / "best.safetensors")
+    trained = network.get_submodule("backbone").state_dict()
+    for name, value in backbone.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, trained[name].to(dtype).float()), name
+
+
+def test_a_checkpoint_over_another_backbone_is_refused(tmp_path: Path) -> None:
+    network = build_network("multis", settings := {"backbone": "mobilenet_v2", "width": 4, "hidden": 8})
+    header = CheckpointHeader(method="multis", network=settings, preprocessing=Preprocessing())
+    save_checkpoint(tmp_path / "best.safetensors", network, header)
+    with pytest.raises(CheckpointError, match=r"tensors of vgg16 are missing \(features\.0\.bias"):
+        Backbone("vgg16", weights=tmp_path / "best.safetensors")
 
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "squeezenet1_0"])

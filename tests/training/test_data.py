@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from salience.runtime.errors import DataError
 from salience.training.data.dataset import Augmentation, SaliencyDataset
 from salience.training.data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
 from salience.training.data.scenes import Scene, scenes
 from salience.training.preprocessing import Preprocessing
+from salience.training.recipes.lps import PromoterRecipe
 
 
 def write_pair(root: Path, stem: str, image: np.ndarray, mask: np.ndarray, suffix: str = ".png") -> None:
@@ -163,11 +166,47 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:
     assert not torch.equal(dataset("strong", seed=1, epoch=3)[1]["image"], first["image"])
 
 
+def with_priors(*, seed: int = 0, epoch: int = 0) -> SaliencyDataset:
+    """Six scenes whose labels are drawn too, some of them roughly."""
+    recipe = PromoterRecipe(rough=0.5)
+    return SaliencyDataset(scenes(6), Preprocessing(size=(64, 64)), recipe.labels, "strong", seed, epoch)
+
+
+def prior_of(data: SaliencyDataset, index: int) -> Tensor:
+    return data[index]["prior"]
+
+
+def test_drawn_labels_depend_on_seed_epoch_and_index_alone() -> None:
+    first = prior_of(with_priors(epoch=3), 1)
+    torch.manual_seed(99)
+    data = with_priors(epoch=3)
+    data[4], data[0]
+    assert torch.equal(prior_of(data, 1), first)
+    assert not torch.equal(prior_of(with_priors(epoch=4), 1), first)
+    assert not torch.equal(prior_of(with_priors(seed=1, epoch=3), 1), first)
+
+
+def test_each_picture_draws_its_own_labels() -> None:
+    scene = Scene(4)
+    data = SaliencyDataset([scene, scene], Preprocessing(size=(64, 64)), PromoterRecipe().labels)
+    assert torch.equal(data[0]["mask"], data[1]["mask"])
+    assert not torch.equal(data[0]["prior"], data[1]["prior"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_drawn_labels_do_not_depend_on_the_number_of_workers(workers: int) -> None:
+    data = with_priors(epoch=2)
+    alone = torch.stack([prior_of(data, index) for index in range(len(data))])
+    batches = DataLoader(data, batch_size=2, num_workers=workers)
+    assert torch.equal(torch.cat([batch["prior"] for batch in batches]), alone)
+
+
 def test_loading_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
     dataset("strong")[0]
+    with_priors()[0]
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -4,39 +4,80 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from salience.runtime.errors import CheckpointError, DataError
+from salience.runtime.tables import entry
 from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
-from salience.training.data.scenes import scenes
+from salience.training.data.scenes import Scene, scenes
 from salience.training.fit import BEST_FILE, LAST_FILE, STATE_FILE, FitSettings, fit
 from salience.training.optim import OptimiserSettings, Schedule, build_optimiser
 from salience.training.preprocessing import Preprocessing
+from salience.training.recipes import RECIPES
 from salience.training.recipes.multis import MultiScaleRecipe
 
 NETWORK = {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True}
+# The smallest networks, and recipes with everything on that draws at random.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "multis": NETWORK,
+    "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
+    "lps": {"backbone": "mobilenet_v2", "width": 4, "embedding": 16, "stride": 8},
+}
+RECIPE_SETTINGS: dict[str, dict[str, Any]] = {
+    "multis": {"iou": 1},
+    "arn": {"iou": 1},
+    "lps": {"samples": 1024, "rough": 0.5},
+}
 SIZE = (64, 64)
 
 
+class Drawn:
+    """A scene that is drawn once: drawing it takes as long as a step of these networks."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.name = scene.name
+        self._pair = scene.load()
+
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return self._pair
+
+
+@cache
+def drawn(count: int, *, seed: int = 0) -> list[Drawn]:
+    return [Drawn(scene) for scene in scenes(count, seed=seed)]
+
+
 def run(
-    output: Path, *, epochs: int, images: int = 24, rate: float = 2e-3, resume: bool = False, **changes: object
+    output: Path,
+    *,
+    epochs: int,
+    method: str = "multis",
+    images: int = 24,
+    rate: float = 2e-3,
+    resume: bool = False,
+    **changes: object,
 ) -> list[float]:
     torch.manual_seed(0)
-    network = build_network("multis", NETWORK)
+    network = build_network(method, NETWORKS[method])
+    recipe = entry(RECIPES, method, what="method")(**RECIPE_SETTINGS[method])
     settings = FitSettings(
         output,
         OptimiserSettings(optimiser="adamw", rate=rate, schedule="cosine", epochs=epochs, batch=8, clip=1.0),
         **{"accumulate": 2, "augmentation": "strong", "seed": 3} | changes,  # type: ignore[arg-type]
     )
-    header = CheckpointHeader(method="multis", network=NETWORK, preprocessing=Preprocessing(size=SIZE))
+    header = CheckpointHeader(method=method, network=NETWORKS[method], preprocessing=Preprocessing(size=SIZE))
     fabric = Fabric(accelerator="cpu", devices=1)
     history = fit(
-        network, MultiScaleRecipe(iou=1), header, train=scenes(images), validate=scenes(4, seed=1),
+        network, recipe, header, train=drawn(images), validate=drawn(4, seed=1),
         settings=settings, fabric=fabric, resume=resume,
     )  # fmt: skip
     return [record.loss for record in history]
@@ -46,17 +87,23 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
-    losses = run(tmp_path, epochs=12, images=8, rate=0.02, accumulate=1, augmentation="none")
+@pytest.mark.parametrize("method", RECIPES)
+def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Path, method: str) -> None:
+    epochs = 12 if method == "multis" else 5  # its two losses take turns at first
+    losses = run(tmp_path, epochs=epochs, method=method, images=8, rate=0.02, accumulate=1, augmentation="none")
     assert losses[-1] < 0.95 * losses[0]
     header, network = load_checkpoint(tmp_path / BEST_FILE)
+    assert header.method == method
     assert header.training["epochs"] == 1 + header.training["validation"]["epoch"]
     assert not network.training
     assert [r["loss"] for r in json.loads((tmp_path / "history.json").read_text())] == losses
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole", epochs=3)
+@pytest.mark.parametrize("method", RECIPES)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole", epochs=3, method=method, images=16)
 
     from salience.training import fit as module
 
@@ -71,10 +118,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(module, "_validate", stop_in_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", epochs=3)
+        run(tmp_path / "cut", epochs=3, method=method, images=16)
     monkeypatch.undo()
     torch.manual_seed(12345)
-    assert run(tmp_path / "cut", epochs=3, resume=True) == whole
+    assert run(tmp_path / "cut", epochs=3, method=method, images=16, resume=True) == whole
     first, second = weights_of(tmp_path / "whole" / LAST_FILE), weights_of(tmp_path / "cut" / LAST_FILE)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -251,6 +298,9 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
         (["multis", "--synthetic", "8", "--recipe", "alpha=much"], "alpha"),
         (["multis", "--synthetic", "8", "--network", "width"], "expected NAME=VALUE"),
         (["multis", "--synthetic", "8", "--size", "100", "100"], "multiples of 16"),
+        (["lps", "--synthetic", "8", "--size", "98", "96"], "multiples of 4"),
+        (["lps", "--synthetic", "8", "--network", "stride=much"], "stride"),
+        (["arn", "--synthetic", "8", "--network", "width=48"], "width"),
         (["multis", "--synthetic", "8", "--weights", "nowhere.safetensors"], "nowhere"),
         (["multis", "--data", "nowhere"], "no such folder"),
         (["multis", "--synthetic", "8", "--size", "32", "32", "--accelerator", "abacus"], "abacus"),

@@ -59,7 +59,7 @@ def rough_prior(mask: Tensor) -> Tensor:
     """`mask` (1, H, W) as a weak detector might see it: blurred, with parts missing and others too many."""
     size = mask.shape[1:]
     grain, gain, noise = (float(low + (high - low) * torch.rand(())) for low, high in ((8, 40), (1, 5), (0.3, 3)))
-    blurred = F.interpolate(F.adaptive_avg_pool2d(mask[None], max(2, int(grain))), size=size, mode="bilinear")
+    blurred = F.interpolate(F.adaptive_avg_pool2d(mask[None], int(grain)), size=size, mode="bilinear")
     spots = int(torch.randint(3, 12, ()))
     field = F.interpolate(torch.randn(1, 1, spots, spots), size=size, mode="bicubic")
     return (gain * (2 * blurred - 1) + noise * field)[0].sigmoid()
