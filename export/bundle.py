@@ -44,10 +44,9 @@ def check_target(target: Path) -> None:
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
-    """Size and checksum of every file of `folder`, by name."""
-    return {
-        path.name: FileEntry(sha256=file_sha256(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir())
-    }
+    """Size and checksum of every file of `folder` but the manifest, by name."""
+    files = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE]
+    return {path.name: FileEntry(sha256=file_sha256(path), bytes=path.stat().st_size) for path in files}
 
 
 def file_sha256(path: Path) -> str:

@@ -292,7 +292,8 @@ def _renamed(spec: TensorSpec) -> TensorSpec:
 def _basis(network: Promoter, rank: int | None) -> Tensor:
     """S V^T of the linear head, its leading rows: (r, 5 C)."""
     _, strengths, directions = torch.linalg.svd(_weight(network).double(), full_matrices=False)
-    return (strengths[:, None] * directions)[:rank].float()
+    basis: Tensor = (strengths[:, None] * directions)[:rank].float()
+    return basis
 
 
 def _weight(network: Promoter) -> Tensor:
