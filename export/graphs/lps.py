@@ -12,8 +12,9 @@ What the iterations need of a picture is small, by exact algebra (symbols as in 
 So an iteration reads the embeddings twice, once for the sums and once for the products, and computes little else.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -89,6 +90,7 @@ class Refine(nn.Module):
     def __init__(self, network: Promoter) -> None:
         super().__init__()
         self.hard = network.settings.weighting == "hard"
+        self.sharpness = network.settings.sharpness
         self.turn: nn.Parameter | None = None
         self.anchor: nn.Parameter | None = None
         if network.settings.region == "fc":
@@ -117,7 +119,7 @@ class Refine(nn.Module):
         difference = 2 * difference + square[:, 1:] - square[:, :1]
         squared = norm - 2 * product + square[:, :1]
         distances = squared.clamp(min=0).sqrt() + (squared + difference).clamp(min=0).sqrt()
-        found = (difference / distances.clamp(min=1e-12)).sigmoid()
+        found = (self.sharpness * difference / distances.clamp(min=1e-12)).sigmoid()
         found = torch.where(usable, found, prior.flatten(2)).view_as(prior)
         t = iteration.to(torch.float32)
         return (t * prior + found) / (t + 1), iteration + 1
@@ -132,14 +134,20 @@ class Refine(nn.Module):
 
 
 class PromoterExport(MethodExport):
-    """`rank` keeps that many singular directions of the linear head; None keeps all, which is exact."""
+    """`rank` keeps that many singular directions of the linear head; None keeps all, which is exact.
+
+    `weighting` and `sharpness` stand in for the network's own, see `PromoterSettings`; they need no training.
+    """
 
     rank: int | None = Field(default=None, ge=1)
+    weighting: Literal["soft", "hard"] | None = None
+    sharpness: float | None = Field(default=None, gt=0)
 
     def graphs(self, network: Promoter, size: tuple[int, int]) -> list[Graph]:
         """`embed`, with the pixel-shuffle and the concatenation a node of the `salience` domain, and `refine`."""
         check_size(network.backbone.levels, size)
         self._check(network)
+        network = self._chosen(network)
         embed, plain = Embed(network, subpixel_concat_node, self.rank), Embed(network, shuffle, self.rank)
         state = _state_specs(network, plain, size)
         prior = TensorSpec(name="prior", dtype="float32", shape=("batch", 1, *size))
@@ -176,19 +184,19 @@ class PromoterExport(MethodExport):
         """The contrast prior of `image` after a few iterations."""
         prior = torch.from_numpy(contrast_prior(image))[None, None]
         small = F.interpolate(prior, size=tensor.shape[2:], mode="bilinear", antialias=True)
-        return network.promote(tensor, small.clamp(0, 1), CHECKED_ITERATIONS)
+        return self._chosen(network).promote(tensor, small.clamp(0, 1), CHECKED_ITERATIONS)
 
     def serve(self, detector: Detector, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The same from the bundle."""
         if not isinstance(detector, PromoterDetector):
             raise ExportError(f"{detector!r}: cannot promote a prior.")
-        return detector.promote(image, contrast_prior(image), iterations=CHECKED_ITERATIONS).values
+        return detector.promote(image, contrast_prior(image), CHECKED_ITERATIONS, empty="keep").values
 
     def approximations(self, network: Promoter, tensors: Iterable[Tensor]) -> list[Approximation]:
         """The change of the maps that `rank` makes."""
         if self.rank is None:
             return []
-        inputs = list(tensors)
+        network, inputs = self._chosen(network), list(tensors)
         size = (inputs[0].shape[2], inputs[0].shape[3])
         reduced = Chain(Embed(network, shuffle, self.rank), Refine(network), size)
         exact = Literal(network, size)
@@ -205,6 +213,13 @@ class PromoterExport(MethodExport):
                 mean_abs=float(change.mean()),
             )
         ]
+
+    def _chosen(self, network: Promoter) -> Promoter:
+        """The network with the options in place of its settings; its weights are shared."""
+        given = self.model_dump(include={"weighting", "sharpness"}, exclude_none=True)
+        chosen = copy.copy(network)
+        chosen.settings = network.settings.model_copy(update=given)
+        return chosen
 
     def _check(self, network: Promoter) -> None:
         settings = network.settings

@@ -86,6 +86,19 @@ def test_rewritten_iterations_are_the_networks(form: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
+def test_weighting_and_sharpness_may_be_chosen_at_export() -> None:
+    trained, image, prior = network_of(), torch.randn(2, 3, 64, 64), blob()
+    chosen = network_of(weighting="hard", sharpness=3.0)
+    export = PromoterExport(weighting="hard", sharpness=3.0)
+    _, refine = export.graphs(trained, (64, 64))
+    found = refine.module(*Embed(trained, shuffle, None)(image), prior, torch.zeros(1, dtype=torch.int64))[0]
+    torch.testing.assert_close(found, chosen.promote(image, prior, 1), rtol=0, atol=TOLERANCE)
+    soft = trained.promote(image, prior, 1)
+    assert float((found - 0.5).abs().mean()) > 2 * float((soft - 0.5).abs().mean())
+    assert trained.settings.weighting == "soft"
+
+
+@torch.no_grad()
 def test_rewritten_iterations_are_the_released_codes() -> None:
     network, image, prior = network_of(), torch.randn(2, 3, 64, 64), blob()
     for iterations in (1, 3, 10):

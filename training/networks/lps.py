@@ -22,7 +22,8 @@ class PromoterSettings(BaseModel):
     `head` "linear" (released) has a 1x1 subpixel convolution and one 1x1 convolution behind the concatenation,
     "nonlinear" (text) 3x3 ones with ReLU, and two behind it. `region` "conv" averages the embeddings of a region's
     pixels, "fc" averages their features and embeds the mean (table 1). `weighting` "soft" weighs pixels by the
-    prior, "hard" takes those where it exceeds .5. `width` and `embedding` are C and D of section 3.3.
+    prior, "hard" takes those where it exceeds .5. `sharpness` multiplies the distances before the sigmoid (1 in the
+    paper); like `weighting` it may be chosen after training. `width` and `embedding` are C and D of section 3.3.
     `stage` "backbone" is the first stage of training: the backbone under a small pyramid head, and no embedding.
     """
 
@@ -33,13 +34,14 @@ class PromoterSettings(BaseModel):
     head: Literal["linear", "nonlinear"] = "linear"
     region: Literal["conv", "fc"] = "conv"
     weighting: Literal["soft", "hard"] = "soft"
+    sharpness: float = Field(default=1.0, gt=0)
     width: int = Field(default=64, ge=1)
     embedding: int = Field(default=512, ge=1)
     stage: Literal["backbone", "embedding"] = "embedding"
 
 
 class PromoterOutput(NamedTuple):
-    """Logits d2 - d1 (eq. 3) of all pixels, (N, H * W), or of `pixels` (N, P), their flat indices."""
+    """Logits d2 - d1 (eq. 3), times the sharpness: of all pixels, (N, H * W), or of `pixels` (N, P), flat indices."""
 
     logits: Tensor
     pixels: Tensor | None = None
@@ -137,7 +139,7 @@ class Promoter(nn.Module):
             anchors = self.anchors(weighted_means(_rows(features), weights), weighted_means(rows, weights))
             embedding, pixels = _choose(rows, samples)
         with torch.autocast(features.device.type, enabled=False):
-            return nearest_anchor(embedding.float(), anchors.float()), pixels
+            return self.settings.sharpness * nearest_anchor(embedding.float(), anchors.float()), pixels
 
     def promote(self, image: Tensor, prior: Tensor, iterations: int) -> Tensor:
         """The prior (N, 1, H, W) after `iterations` rounds of algorithm 2; one that leaves a region empty stays."""
