@@ -31,8 +31,10 @@ TENSOR_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16-weights": 5e-2, 
 # Largest change of max F and of MAE on real images; what a table of three digits would show.
 METRIC_TOLERANCE: dict[Precision, float] = {"fp32": 2e-4, "fp16-weights": 1e-3, "fp16": 1e-3}
 
-# One grey level: ONNX Runtime and torchvision round the antialiased resize of uint8 differently.
+# One grey level: ONNX Runtime and torchvision round the antialiased resize of uint8 after each of its two passes, and
+# not alike. Each stays within a level of the exact value, so they may be two apart, and are at 1 pixel in 50,000.
 GREY_LEVEL = 1.001 / 255
+RARE = 1e-4
 _SEED = 20_000
 
 
@@ -102,7 +104,7 @@ def check_processing(preprocess: Engine, postprocess: Engine, preprocessing: Pre
         found = preprocess.run({"image": image})["input"]
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
         expected = preprocessing.resize(_channels_first(image))[None].float().div(255).numpy()
-        yield _processing_check("preprocess", scene.name, (found * std + mean).astype(np.float32), expected, GREY_LEVEL)
+        yield _resize_check(scene.name, (found * std + mean).astype(np.float32), expected)
         small = np.random.default_rng(scene.seed).random((1, 1, *preprocessing.size), dtype=np.float32)
         size = np.array(image.shape[:2], dtype=np.int64)
         values = postprocess.run({"saliency": small, "size": size})["map"]
@@ -152,6 +154,15 @@ def _score(samples: Sequence[Sample], predict: Callable[[NDArray[np.uint8]], NDA
         image, mask = sample.load()
         metrics.add(np.rint(predict(image) * 255).astype(np.uint8), mask)
     return metrics.scores()
+
+
+def _resize_check(scene: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> TensorCheck:
+    """Within one grey level, but for rare pixels within two."""
+    check = _processing_check("preprocess", scene, found, expected, GREY_LEVEL)
+    if found.shape != expected.shape:
+        return check
+    usual = float(np.quantile(np.abs(found - expected), 1 - RARE))
+    return check.model_copy(update={"relative": max(usual, check.max_abs / 2)})
 
 
 def _processing_check(

@@ -84,12 +84,14 @@ class Detector(ABC):
         pixels = decode(image, max_pixels=max_pixels)
         return Prepared(pixels, self._preprocess.run({"image": pixels})["input"])
 
+    @abstractmethod
     def infer(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Maps (N, 1, h, w) float32 in [0, 1] at the network's size, of N prepared pictures."""
-        if not prepared:
-            height, width = self.bundle.manifest.input_size
-            return np.zeros((0, 1, height, width), dtype=np.float32)
-        return self._infer(np.concatenate([p.tensor for p in prepared]))
+        """Maps (N, 1, h, w) float32 in [0, 1] at the network's size, of N prepared pictures.
+
+        Raises:
+            EngineError: the engine failed.
+            SalienceError: the method needs more than a picture, see `standalone`.
+        """
 
     def finish(self, prepared: Prepared, values: NDArray[np.float32]) -> SaliencyMap:
         """Bring one map (1, h, w) of `infer` to its picture's size."""
@@ -99,9 +101,13 @@ class Detector(ABC):
         found = self._postprocess.run({"saliency": values[None], "size": size})["map"]
         return SaliencyMap(found, prepared.image)
 
-    @abstractmethod
-    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Network input (N, 3, h, w) -> maps (N, 1, h, w) in [0, 1]."""
+    def require_standalone(self) -> None:
+        """Raise SalienceError where a picture alone is not enough, see `standalone`."""
+        if not self.standalone:
+            raise SalienceError(
+                f"bundle {self.bundle.path}: holds {self.bundle.manifest.method}, which promotes a prior; "
+                "use promote(image, prior), or on the command line: salience promote."
+            )
 
 
 class SaliencyDetector(Detector):
@@ -109,7 +115,12 @@ class SaliencyDetector(Detector):
 
     graphs = ("saliency",)
 
-    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+        """See `Detector.infer`."""
+        if not prepared:
+            height, width = self.bundle.manifest.input_size
+            return np.zeros((0, 1, height, width), dtype=np.float32)
+        batch = np.concatenate([p.tensor for p in prepared])
         return self.engines["saliency"].run({"input": batch})["saliency"]
 
 

@@ -19,13 +19,16 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`networks.arn.fused_attention` in operators that every runtime has: block after block of queries.
 
     Exact, since the softmax of a query needs the scores of that query alone; and the scores of one block are
-    all that is held.
+    all that is held. The products stand in the form softmax(Q K^T) V with one head, which OpenVINO knows and fuses;
+    it would hold the blocks of any other form all at once.
     """
-    rows, values = query.transpose(1, 2), value.transpose(1, 2)
-    blocks = rows.split(max(1, BLOCK_SCORES // query.shape[2]), dim=1)
+    queries, keys, values = (tensor.transpose(1, 2)[:, None] for tensor in (query, key, value))
+    blocks = queries.split(max(1, BLOCK_SCORES // query.shape[2]), dim=2)
     # Over so many positions the softmax is taken in fp32.
-    attended = [torch.softmax((block @ key).float(), dim=2).to(value.dtype) @ values for block in blocks]
-    return torch.cat(attended, dim=1).transpose(1, 2)
+    attended = [
+        torch.softmax((block @ keys.transpose(2, 3)).float(), dim=3).to(value.dtype) @ values for block in blocks
+    ]
+    return torch.cat(attended, dim=2)[:, 0].transpose(1, 2)
 
 
 class SaliencyMap(nn.Module):

@@ -9,7 +9,7 @@ What the iterations need of a picture is small, by exact algebra (symbols as in 
   |z - a|^2 = |z|^2 - 2 z.a + |a|^2, whose first term is computed once a picture.
 - d2 - d1 = (d2^2 - d1^2) / (d1 + d2), whose numerator 2 z.(a1 - a2) + |a2|^2 - |a1|^2 holds no |z|^2 at all.
 
-So an iteration reads the embeddings twice, once for the sums and once for the products, and computes little else.
+So an iteration reads the embeddings twice, once for the sum and once for the product, and computes little else.
 """
 
 import copy
@@ -106,16 +106,22 @@ class Refine(nn.Module):
         if self.hard:
             salient = (salient > 0.5).float()
         pooled = extra[1].float() if len(extra) > 1 else embedding
-        weight = salient.sum(dim=2, keepdim=True)
-        other = salient.shape[2] - weight
+        weight, other = (share.sum(dim=2, keepdim=True) for share in (salient, 1 - salient))
         usable = (weight > 0) & (other > 0)
-        # Features are centred, so the sum over the background is the negative of the sum over the object.
-        total = (pooled @ salient.transpose(1, 2)).transpose(1, 2)
+        # Features are centred, so the sum over the background is the negative of the sum over the object; that over
+        # the smaller of the two is the exacter one.
+        mostly = weight > other
+        total = (pooled @ torch.where(mostly, 1 - salient, salient).transpose(1, 2)).transpose(1, 2)
+        total = torch.where(mostly, -total, total)
         means = torch.cat([total / weight.clamp(min=1e-6), -total / other.clamp(min=1e-6)], dim=1)
         rows, square = self._anchors(means, extra)
         first, second = rows.split(1, dim=1)
-        products = torch.cat([first - second, first], dim=1) @ embedding
-        difference, product = products.split(1, dim=1)
+        product = first @ embedding
+        if self.anchor is None:
+            # The anchors lie on one line through the middle, so one product gives the other.
+            difference = product * (1 + weight / other.clamp(min=1e-6))
+        else:
+            difference = (first - second) @ embedding
         difference = 2 * difference + square[:, 1:] - square[:, :1]
         squared = norm - 2 * product + square[:, :1]
         distances = squared.clamp(min=0).sqrt() + (squared + difference).clamp(min=0).sqrt()
@@ -153,8 +159,8 @@ class PromoterExport(MethodExport):
         prior = TensorSpec(name="prior", dtype="float32", shape=("batch", 1, *size))
         iteration = TensorSpec(name="iteration", dtype="int64", shape=(1,))
         refine = Refine(network)
-        # With a rank the literal form is another function; `approximations` says how far.
-        literal = Literal(network, size) if self.rank is None else Chain(plain, refine, size)
+        # With a rank the network's definition is another function; `approximations` says how far.
+        expected = Definition(network, size) if self.rank is None else Chain(plain, refine, size)
         return [
             Graph(
                 name="embed",
@@ -167,7 +173,7 @@ class PromoterExport(MethodExport):
             Graph(
                 name="refine",
                 module=refine,
-                reference=literal,
+                reference=expected,
                 inputs=(*state, prior, iteration),
                 outputs=(_renamed(prior), _renamed(iteration)),
                 feeds=lambda images: (*plain(images), check_prior(len(images), size), torch.tensor([1])),
@@ -199,7 +205,7 @@ class PromoterExport(MethodExport):
         network, inputs = self._chosen(network), list(tensors)
         size = (inputs[0].shape[2], inputs[0].shape[3])
         reduced = Chain(Embed(network, shuffle, self.rank), Refine(network), size)
-        exact = Literal(network, size)
+        exact = Definition(network, size)
         with torch.no_grad():
             change = torch.cat([(reduced(x)[0] - exact(x)[0]).abs() for x in inputs])
         strengths = torch.linalg.svdvals(_weight(network).double()).square()
@@ -255,7 +261,7 @@ class Chain(nn.Module):
         return found
 
 
-class Literal(nn.Module):
+class Definition(nn.Module):
     """As `Chain`, by the network's own definition."""
 
     def __init__(self, network: Promoter, size: tuple[int, int]) -> None:

@@ -67,8 +67,7 @@ class Session(ABC, Generic[BufferT]):
             )
         self._ran = False
         self.copies.to_device += 1
-        # Not `ascontiguousarray`, which makes a scalar (1,).
-        self._upload(self._buffers[name], np.asarray(array, order="C"))
+        self._upload(self._buffers[name], np.ascontiguousarray(array))
         self._missing.discard(name)
 
     def read(self, name: str) -> NDArray[Any]:

@@ -51,6 +51,7 @@ def evaluate(
     load_map: Callable[[Pair], NDArray[np.uint8]] = load_stored_map
     if predictions is None:
         detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
+        detector.require_standalone()
         load_map = partial(_predict, detector)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -40,10 +40,7 @@ def predict(
         raise SalienceError("input '-': reads one picture from stdin and cannot be mixed with other inputs.")
     jobs, skipped = ([], 0) if from_stdin else pending_jobs(inputs, output, skip_existing=skip_existing)
     detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
-    if not detector.standalone:
-        raise SalienceError(
-            f"bundle {bundle}: holds {detector.bundle.manifest.method}, which needs a prior; use salience promote."
-        )
+    detector.require_standalone()
     if from_stdin:
         _predict_stdin(detector, kind, threshold)
         return

@@ -83,7 +83,7 @@ class PromoterDetector(Detector):
         values = decode_map(found.values if isinstance(found, SaliencyMap) else found)
         if empty == "error":
             _check_regions(values)
-        return PreparedPair(prepared.image, prepared.tensor, self._resize.run({"map": values})["prior"])
+        return PreparedPair(prepared.image, prepared.tensor, self._stretch(values))
 
     def refine(self, pairs: Sequence[PreparedPair], iterations: int, *, every: bool = False) -> NDArray[np.float32]:
         """The maps (N, 1, 1, h, w) of N prepared pairs after `iterations`, or (N, T, 1, h, w) after each of these."""
@@ -95,22 +95,29 @@ class PromoterDetector(Detector):
         maps: list[NDArray[np.float32]] = []
         with self._loops.take(len(pairs)) as loop:
 
-            def watch(state: _State) -> None:
+            def watch(state: State) -> None:
                 if every:
                     maps.append(loop.read())
 
-            last = iterate(loop, _Problem(images, priors, iterations), watch=watch)
+            last = iterate(loop, Problem(images, priors, iterations), watch=watch)
         return np.stack(maps or [last], axis=1)
 
-    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise SalienceError(
-            f"bundle {self.bundle.path}: holds lps, which promotes a prior; "
-            "use promote(image, prior), or on the command line: salience promote."
-        )
+    def _stretch(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map (H, W) at the network's size, (1, 1, h, w)."""
+        prior: NDArray[np.float32] = self._resize.run({"map": values})["prior"]
+        # Resizing rounds, and a region that is empty must not become nearly so.
+        return np.full_like(prior, values[0, 0]) if values.min() == values.max() else prior
+
+    def infer(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+        """The maps (N, 1, h, w) after one iteration, of N pairs that `prepare_pair` made."""
+        pairs = [pair for pair in prepared if isinstance(pair, PreparedPair)]
+        if not pairs or len(pairs) < len(prepared):
+            self.require_standalone()
+        return self.refine(pairs, 1)[:, -1]
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class Problem:
     """Network input (N, 3, h, w), priors (N, 1, h, w), and the number of rounds."""
 
     images: NDArray[np.float32]
@@ -119,14 +126,14 @@ class _Problem:
 
 
 @dataclass(frozen=True)
-class _State:
+class State:
     """Rounds done and wanted; the maps themselves stay on the device."""
 
     iteration: int
     iterations: int
 
 
-class _Loop:
+class RefineLoop:
     """The two sessions of a batch size, linked: what `embed` leaves and what `refine` returns stays on the device."""
 
     def __init__(self, engines: dict[str, Engine], batch: int) -> None:
@@ -137,24 +144,29 @@ class _Loop:
         for name in ("prior", "iteration"):
             self.refine.link(f"next_{name}", name)
 
-    def init(self, problem: _Problem) -> _State:
+    def init(self, problem: Problem) -> State:
+        """Feed the pictures, embed them, feed the priors."""
         self.embed.feed("input", problem.images)
         self.embed.run()
         self.refine.feed("prior", problem.priors)
         self.refine.feed("iteration", np.zeros(1, dtype=np.int64))
-        return _State(0, problem.iterations)
+        return State(0, problem.iterations)
 
-    def step(self, state: _State) -> _State:
+    def step(self, state: State) -> State:
+        """One round; what was the next prior is the prior now."""
         self.refine.run()
-        return _State(state.iteration + 1, state.iterations)
+        return State(state.iteration + 1, state.iterations)
 
-    def done(self, state: _State) -> bool:
+    def done(self, state: State) -> bool:
+        """Whether all rounds are done."""
         return state.iteration >= state.iterations
 
-    def finish(self, state: _State) -> NDArray[np.float32]:
+    def finish(self, state: State) -> NDArray[np.float32]:
+        """The last maps, see `read`."""
         return self.read()
 
     def read(self) -> NDArray[np.float32]:
+        """The maps (N, 1, h, w) of the round just done, copied from the device."""
         return self.refine.read("next_prior")
 
 
@@ -164,16 +176,16 @@ class _LoopPool:
     def __init__(self, engines: dict[str, Engine]) -> None:
         self._engines = engines
         self._lock = threading.Lock()
-        self._idle: list[_Loop] = []
+        self._idle: list[RefineLoop] = []
 
     @contextmanager
-    def take(self, batch: int) -> Iterator[_Loop]:
+    def take(self, batch: int) -> Iterator[RefineLoop]:
         """A loop for batches of this size, this thread's alone while the block runs."""
         with self._lock:
             fitting = [loop for loop in self._idle if loop.refine.batch == batch]
             # Buffers of another size are let go: a run keeps to one size but for its last batch.
             self._idle = [loop for loop in self._idle if loop in fitting[1:]]
-        loop = fitting[0] if fitting else _Loop(self._engines, batch)
+        loop = fitting[0] if fitting else RefineLoop(self._engines, batch)
         yield loop
         # After a failure the loop is not taken back.
         with self._lock:
@@ -186,5 +198,5 @@ def _check_regions(values: NDArray[np.float32]) -> None:
     if high == 0 or low == 1:
         raise ImageError(
             f"prior: is {high:g} everywhere, expected an object and a background; "
-            "give another prior, or keep such priors as they are with empty='keep'."
+            "give another prior, or keep such priors as they are: empty='keep', or --empty keep."
         )

@@ -125,6 +125,17 @@ def test_an_inverted_prior_gives_the_inverted_map(region: str) -> None:
 
 
 @torch.no_grad()
+def test_a_background_of_one_pixel_is_no_matter_of_rounding() -> None:
+    network, image = network_of(), torch.randn(1, 3, 64, 64)
+    for least in (0.0, 254 / 255, 1 - 1e-4):
+        prior = torch.ones(1, 1, 64, 64)
+        prior[0, 0, 20, 30] = least
+        found = rewritten(network, image, prior, 1)
+        torch.testing.assert_close(found, 1 - rewritten(network, image, 1 - prior, 1), rtol=0, atol=TOLERANCE)
+        assert float(found.min()) == float(found[0, 0, 20, 30]) < 0.5
+
+
+@torch.no_grad()
 def test_a_constant_prior_gives_a_half_and_an_empty_one_stays() -> None:
     network, image = network_of(), torch.randn(3, 3, 64, 64)
     values = torch.tensor([0.3, 0.0, 1.0])

@@ -60,8 +60,9 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 def test_version_and_help(cli: Cli) -> None:
     assert cli("--version").stdout == f"salience {salience.__version__}\n"
-    for arguments in (("--help",), ("predict", "--help"), ("evaluate", "--help"), ("inspect", "--help")):
-        result = CliRunner().invoke(app, list(arguments))
+    commands = ("predict", "promote", "evaluate", "inspect")
+    for arguments in (["--help"], *([command, "--help"] for command in commands)):
+        result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0
         assert "Usage" in result.stdout
 
@@ -69,7 +70,7 @@ def test_version_and_help(cli: Cli) -> None:
 def test_no_command_shows_the_commands() -> None:
     result = CliRunner().invoke(app, [])
     assert result.exit_code == 2
-    for command in ("predict", "evaluate", "inspect"):
+    for command in ("predict", "promote", "evaluate", "inspect"):
         assert command in result.output
 
 
@@ -286,6 +287,24 @@ def test_interrupted_run_ends_at_once_and_leaves_whole_files(
     assert "Traceback" not in stderr
     assert len(names(output)) < 60
     assert all(read(path).shape == (512, 512, 4) for path in output.iterdir())
+
+
+def test_bundle_that_needs_a_prior_is_for_promote(
+    cli: Cli, bundle_of: Callable[[str], Path], pairs_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    promoter, output = bundle_of("lps"), ("--output", tmp_path / "out")
+    pairs = ("--images", pairs_folder / "images", "--masks", pairs_folder / "masks")
+    for result in (
+        cli("predict", photo_folder, "--bundle", promoter, *output, code=1),
+        cli("predict", "-", "--bundle", promoter, *output, stdin=b"", code=1),
+        cli("evaluate", "--bundle", promoter, *pairs, code=1),
+    ):
+        assert result.stdout == ""
+        assert result.stderr == (
+            f"error: bundle {promoter}: holds lps, which promotes a prior; "
+            "use promote(image, prior), or on the command line: salience promote.\n"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_inspect_good_bundle(cli: Cli, bundle: Path) -> None:

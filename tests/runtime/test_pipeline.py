@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from salience.runtime import Detector, EngineError, Prepared, load
+from salience.runtime import Detector, EngineError, Prepared, SaliencyMap, load
 from salience.runtime.images import ImageSource
 from salience.runtime.jobs import Job, plan_jobs
 from salience.runtime.pipeline import run_jobs
@@ -249,3 +249,74 @@ def test_source_that_vanishes_meanwhile_is_named(detector: Detector, photo_folde
     failures = run(detector, jobs)
     assert list(failures) == ["coffee.jpg"]
     assert "No such file" in failures["coffee.jpg"]
+
+
+def halves(detector: Detector, output: Path) -> Callable[..., Iterator[tuple[Path, SaliencyMap]]]:
+    """Two further maps of each job: half of it and a quarter, in folders of their own."""
+
+    def extras(job: Job, prepared: Prepared, values: NDArray[np.float32]) -> Iterator[tuple[Path, SaliencyMap]]:
+        for name, factor in (("half", np.float32(0.5)), ("quarter", np.float32(0.25))):
+            yield output / name / job.target.name, detector.finish(prepared, values * factor)
+
+    return extras
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_further_maps_are_of_their_job(
+    detector: Detector, photo_folder: Path, tmp_path: Path, batch: int, photos: dict[str, NDArray[np.uint8]]
+) -> None:
+    done: list[int] = []
+    jobs = plan_jobs([str(photo_folder)], tmp_path / "full")
+    extras = halves(detector, tmp_path)
+    assert not run(detector, jobs, batch=batch, extras=extras, done=lambda: done.append(1))
+    assert len(done) == len(jobs) == len(photos)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "half", "quarter"]
+    full = maps(tmp_path / "full")
+    assert full.keys() == {f"{name}.png" for name in photos}
+    for name, factor in (("half", 0.5), ("quarter", 0.25)):
+        found = maps(tmp_path / name)
+        assert found.keys() == full.keys()
+        for file, values in found.items():
+            # Each is rounded to a grey level by itself.
+            np.testing.assert_allclose(values, full[file] * factor, rtol=0, atol=1)
+
+
+def test_further_maps_are_of_the_same_kind(detector: Detector, photo_folder: Path, tmp_path: Path) -> None:
+    jobs = plan_jobs([str(photo_folder / "coffee.jpg")], tmp_path / "full")
+    run(detector, jobs, kind="mask", threshold=0.0, extras=halves(detector, tmp_path))
+    assert {(values == 255).all() for values in maps(tmp_path).values()} == {np.True_}
+    assert len(list(tmp_path.rglob("*.png"))) == 3
+
+
+def test_further_map_that_fails_takes_its_result_along_and_no_other(
+    detector: Detector, photo_folder: Path, tmp_path: Path
+) -> None:
+    # A result says that its job is done; what is skipped next time must be complete.
+    genuine = halves(detector, tmp_path)
+
+    def extras(job: Job, prepared: Prepared, values: NDArray[np.float32]) -> Iterator[tuple[Path, SaliencyMap]]:
+        yield next(genuine(job, prepared, values))
+        if job.source.stem == "coffee":
+            raise EngineError("engine: out of memory.")
+
+    failures = run(detector, plan_jobs([str(photo_folder)], tmp_path / "full"), extras=extras)
+    assert failures == {"coffee.jpg": "engine: out of memory."}
+    assert len(maps(tmp_path / "half")) == 4
+    assert "coffee.png" not in maps(tmp_path / "full")
+    assert len(maps(tmp_path / "full")) == 3
+
+
+def test_further_map_that_cannot_be_written_is_named(detector: Detector, photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "half" / "coffee.png").mkdir(parents=True)
+    jobs = plan_jobs([str(photo_folder)], tmp_path / "full")
+    failures = run(detector, jobs, extras=halves(detector, tmp_path))
+    target = tmp_path / "half" / "coffee.png"
+    assert failures == {"coffee.jpg": f"{target}: cannot be written (Is a directory)."}
+    assert len(maps(tmp_path / "full")) == len(maps(tmp_path / "half")) == 3
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def test_no_further_maps_of_a_picture_that_failed(detector: Detector, folder: Path, tmp_path: Path) -> None:
+    failures = run(detector, plan_jobs([str(folder)], tmp_path / "full"), batch=4, extras=halves(detector, tmp_path))
+    assert failures.keys() == BROKEN.keys()
+    assert len(maps(tmp_path / "half")) == len(maps(tmp_path / "quarter")) == 27

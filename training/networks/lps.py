@@ -22,9 +22,10 @@ class PromoterSettings(BaseModel):
     `head` "linear" (released) has a 1x1 subpixel convolution and one 1x1 convolution behind the concatenation,
     "nonlinear" (text) 3x3 ones with ReLU, and two behind it. `region` "conv" averages the embeddings of a region's
     pixels, "fc" averages their features and embeds the mean (table 1). `weighting` "soft" weighs pixels by the
-    prior, "hard" takes those where it exceeds .5. `sharpness` multiplies the distances before the sigmoid (1 in the
-    paper); like `weighting` it may be chosen after training. `width` and `embedding` are C and D of section 3.3.
-    `stage` "backbone" is the first stage of training: the backbone under a small pyramid head, and no embedding.
+    prior, "hard" takes those where it exceeds .5, and a prior that does so nowhere stays as it is. `sharpness`
+    multiplies the distances before the sigmoid (1 in the paper); like `weighting` it may be chosen after training.
+    `width` and `embedding` are C and D of section 3.3. `stage` "backbone" is the first stage of training: the
+    backbone under a small pyramid head, and no embedding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
