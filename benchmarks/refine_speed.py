@@ -62,20 +62,21 @@ def main() -> None:
 
 
 def picture(size: tuple[int, int]) -> Arrays:
-    """Network input of noise, and a prior with a box on it."""
+    """Network input of noise with a brighter box, and a prior that has the box at another place."""
     image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
+    image[:, :, size[0] // 3 : size[0] * 2 // 3, size[1] // 3 : size[1] * 2 // 3] += 2
     prior = np.full((1, 1, *size), 0.1, dtype=np.float32)
     prior[:, :, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = 0.9
     return image, prior
 
 
 def random_network(options: Any) -> Promoter:
-    """The same weights in every process, with an embedding of sensible scale."""
+    """The same weights in every process, scaled so that the maps are neither flat nor of two values."""
     torch.manual_seed(0)
     network = Promoter(PromoterSettings(backbone=options.backbone)).eval()
     with torch.no_grad():
-        features = network.features(torch.from_numpy(picture(options.size)[0]))
-        cast("torch.nn.Conv2d", network.project).weight /= 10 * features.std()
+        logits = network(*map(torch.from_numpy, picture(options.size))).logits
+        cast("torch.nn.Conv2d", network.project).weight *= 2 / logits.std()
     return network
 
 
