@@ -80,6 +80,14 @@ def _checks(record: Verification) -> Table:
             f"{check.max_abs:.1e}",
             f"{check.tolerance:.0e}",
         )
+    for loss in record.approximations:
+        table.add_row(
+            f"{loss.option}: {loss.kept}",
+            loss.inputs,
+            f"map changes by {loss.mean_abs:.1e}",
+            f"{loss.max_abs:.1e}",
+            "as measured",
+        )
     for metric in record.metrics:
         table.add_row(
             f"max F and MAE, {metric.images} images, {metric.precision}",

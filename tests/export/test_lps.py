@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from salience.export.graphs.lps import Embed, PromoterExport, Refine, contrast_prior
 from salience.export.operators import subpixel_concat_node
 from salience.export.pipeline import BuildSettings, build
 from salience.runtime.bundle import Bundle
+from salience.runtime.cli import app
 from salience.runtime.errors import ExportError, SalienceError
 from salience.training.checkpoint import build_network
 from salience.training.networks.lps import Promoter, shuffle
@@ -210,6 +212,8 @@ def test_a_rank_is_measured_and_written_down(
     assert 0 < loss.mean_abs < loss.max_abs < 1
     (metric,) = record.metrics
     assert metric.images == 12
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "lps")], env={"COLUMNS": "200"}).output
+    assert "rank 20: 20 of 40 directions" in shown
 
 
 def test_the_contrast_prior_stands_out_from_the_frame(photos: dict[str, Any]) -> None:
