@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ def commands(repository: Path) -> list[str]:
     """The indented lines of README that are shell commands, without their comments."""
     lines = re.findall(r"^    (\S.*)$", (repository / "README.md").read_text(), flags=re.MULTILINE)
     return [line.split("   #")[0].strip() for line in lines]
+
+
+def examples(repository: Path) -> list[str]:
+    """The blocks of Python in README: serving, promoting."""
+    return re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), flags=re.DOTALL)
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -76,11 +82,24 @@ def test_the_first_command_gives_a_map(repository: Path, folder: Path) -> None:
 
 
 def test_the_python_example_runs(repository: Path, folder: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), flags=re.DOTALL)
+    code, _ = examples(repository)
     done = run([sys.executable, "-c", code], folder)
     assert done.returncode == 0, done.stderr
     with Image.open(folder / "cutout.png") as cutout:
         assert cutout.mode == "RGBA"
+
+
+def test_the_example_of_promotion_runs(
+    repository: Path,
+    folder: Path,
+    bundle_of: Callable[[str], Path],
+    photos: dict[str, NDArray],  # type: ignore[type-arg]
+) -> None:
+    code = "from salience.runtime import load\nimport numpy as np\nprior = np.eye(64, dtype=np.float32)\n"
+    code += examples(repository)[1].replace("bundles/lps", str(bundle_of("lps")))
+    Image.fromarray(photos["chelsea"][..., 0]).save(folder / "map.png")
+    done = run([sys.executable, "-c", code], folder)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_package_s_bundle_finds_the_cat(folder: Path, photos: dict[str, NDArray]) -> None:  # type: ignore[type-arg]

@@ -94,7 +94,9 @@ def test_graphs_equal_pytorch(
     ]
     assert max(errors) < TENSOR_TOLERANCE[precision]
     if batch > 1:
-        assert float(expected[0].std(dim=0).mean()) > 0.01, "what ignores the picture would agree with anything"
+        # At its iteration 1 `refine` gives the mean of the map and of the prior, which is the same in all pictures.
+        least = 0.005 if name == "refine" else 0.01
+        assert float(expected[0].std(dim=0).mean()) > least, "what ignores the picture would agree with anything"
     if precision == "fp16" or (precision == "fp16-weights" and any(True for _ in graph.module.parameters())):
         assert max(errors) > 1e-6, "a half-precision file cannot be this exact: is it fp32?"
 
