@@ -22,6 +22,8 @@ from salience.runtime import load
 from salience.runtime.cli import app
 
 PROGRAM = [sys.executable, "-c", "from salience.runtime.cli import main; main()"]
+# A shell starts its background jobs, these tests among them, with interrupts ignored, and children inherit that.
+INTERRUPTIBLE = [*PROGRAM[:2], f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {PROGRAM[2]}"]
 Cli = Callable[..., Result]
 
 
@@ -248,7 +250,7 @@ def started(
     for index in range(60):
         (tmp_path / "in" / f"{index:02d}.jpg").symlink_to(photo_folder / "astronaut.jpg")
     output = tmp_path / "out"
-    command = [*PROGRAM, "predict", str(tmp_path / "in"), "--bundle", str(bundle), "--output", str(output),
+    command = [*INTERRUPTIBLE, "predict", str(tmp_path / "in"), "--bundle", str(bundle), "--output", str(output),
                "--kind", "cutout", "--threads", "1"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 60
