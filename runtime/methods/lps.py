@@ -47,7 +47,8 @@ class PromoterDetector(Detector):
     ) -> SaliencyMap:
         """The map that `iterations` rounds make of `prior`.
 
-        A constant prior gives a map of .5, an inverted one the inverted map.
+        A constant prior gives a map of .5, an inverted one the inverted map. In a bundle of hard weighting a prior
+        that exceeds .5 nowhere or everywhere stays as it is.
 
         Args:
             image: as for `Detector.predict`.
