@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from .detector import Prepared
 from .errors import DataError, SalienceError
@@ -75,48 +75,87 @@ def run_jobs(
         done: called after each job, failed or not, in the calling thread.
         extras: gives further maps of a job, and where to write them, from what `prepare` and `infer` gave.
     """
-    failures: list[Failure] = []
-
-    def keep(job: Job, error: BaseException) -> None:
-        failures.append(Failure(job, _message(error)))
-        done()
-
-    def write(job: Job, prepared: Prepared, values: object) -> None:
-        for target, saliency in extras(job, prepared, values) if extras else ():
-            save(target, saliency)
-        save(job.target, detector.finish(prepared, values))
-
-    def save(target: Path, saliency: SaliencyMap) -> None:
+    with (
+        Writers(detector, kind=kind, threshold=threshold, workers=workers, done=done, extras=extras) as writers,
+        ThreadPoolExecutor(workers) as readers,
+    ):
         try:
-            saliency.save(target, kind=kind, threshold=threshold)
-        except OSError as error:
-            raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
+            decoded = _ahead(readers, lambda job: detector.prepare(job.source), jobs, ahead=workers + batch)
+            for group in _batches(decoded, batch, writers.fail):
+                for job, prepared, values in _infer(detector, group, writers.fail):
+                    writers.write(job, prepared, values)
+        except BaseException:
+            readers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return writers.failures
 
-    writing: deque[tuple[Job, Future[None]]] = deque()
 
-    def settle(limit: int) -> None:
-        while len(writing) > limit:
-            job, future = writing.popleft()
+class Writers:
+    """Threads that bring maps to their pictures' sizes and write them; a failure stays its own.
+
+    To be used as a context, which ends when all is written. Arguments as for `run_jobs`.
+
+    Attributes:
+        failures: the jobs that gave no result.
+    """
+
+    def __init__(
+        self,
+        detector: "Predictor",
+        *,
+        kind: Kind,
+        threshold: float | None,
+        workers: int,
+        done: Callable[[], None],
+        extras: Extras | None = None,
+    ) -> None:
+        self.failures: list[Failure] = []
+        self._detector, self._extras, self._done = detector, extras, done
+        self._render: dict[str, Any] = {"kind": kind, "threshold": threshold}
+        self._limit = 2 * workers
+        self._pool = ThreadPoolExecutor(workers)
+        self._under_way: deque[tuple[Job, Future[None]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._settle(0)
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def write(self, job: Job, prepared: Prepared, values: object) -> None:
+        """Hand over what `infer` gave for a job; waits where too much is under way."""
+        self._under_way.append((job, self._pool.submit(self._write, job, prepared, values)))
+        self._settle(self._limit)
+
+    def fail(self, job: Job, error: BaseException) -> None:
+        """A job that gives no result."""
+        self.failures.append(Failure(job, _message(error)))
+        self._done()
+
+    def _settle(self, limit: int) -> None:
+        while len(self._under_way) > limit:
+            job, future = self._under_way.popleft()
             try:
                 future.result()
             except Exception as error:
-                keep(job, error)
+                self.fail(job, error)
             else:
-                done()
+                self._done()
 
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
+    def _write(self, job: Job, prepared: Prepared, values: object) -> None:
+        for target, saliency in self._extras(job, prepared, values) if self._extras else ():
+            self._save(target, saliency)
+        self._save(job.target, self._detector.finish(prepared, values))
+
+    def _save(self, target: Path, saliency: SaliencyMap) -> None:
         try:
-            decoded = _ahead(readers, lambda job: detector.prepare(job.source), jobs, ahead=workers + batch)
-            for group in _batches(decoded, batch, keep):
-                for job, prepared, values in _infer(detector, group, keep):
-                    writing.append((job, writers.submit(write, job, prepared, values)))
-                settle(2 * workers)
-            settle(0)
-        except BaseException:
-            readers.shutdown(wait=False, cancel_futures=True)
-            writers.shutdown(wait=False, cancel_futures=True)
-            raise
-    return failures
+            saliency.save(target, **self._render)
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
 
 def _ahead(

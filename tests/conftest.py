@@ -17,6 +17,7 @@ SMALL_SETTINGS: dict[str, dict[str, Any]] = {
     "multis": {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True},
     "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
     "lps": {"backbone": "mobilenet_v2", "width": 8, "embedding": 48},
+    "gicd": {"backbone": "mobilenet_v2", "width": 8, "norm": True},
 }
 SIZE = (64, 96)
 
@@ -55,6 +56,8 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, NDA
 def small_checkpoint(folder: Path, method: str, **changes: Any) -> Path:
     """A small random checkpoint of `method` whose maps follow the picture; `changes` of its settings."""
     torch = pytest.importorskip("torch")
+    from torchvision.models.mobilenetv2 import InvertedResidual
+
     from salience.training.checkpoint import CheckpointHeader, build_network, save_checkpoint
     from salience.training.networks.arn import SelfAttention
     from salience.training.preprocessing import Preprocessing
@@ -62,11 +65,16 @@ def small_checkpoint(folder: Path, method: str, **changes: Any) -> Path:
     settings = SMALL_SETTINGS[method] | changes
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        network = build_network(method, settings)
+        network: Any = build_network(method, settings)
+        if method == "gicd":  # a classifier that has a view, so that the group counts
+            torch.nn.init.normal_(network.backbone.classifier[-1].weight, std=0.2)
         for module in network.modules():
             # True statistics in batch norm: with the initial ones a random network's maps ignore the picture.
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None
+            # As in trained networks; else every residual block of this random one doubles the rounding of fp16.
+            if isinstance(module, InvertedResidual) and module.use_res_connect:
+                torch.nn.init.constant_(module.conv[-1].weight, 0.3)
             # An attention that counts: its scale starts at 0.
             if isinstance(module, SelfAttention):
                 torch.nn.init.constant_(module.scale, 0.5)

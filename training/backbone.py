@@ -37,6 +37,9 @@ LEVELS: dict[str, tuple[Level, ...]] = {
     ),
 }
 
+# What the classifier's own last layers take, before any pooling.
+HEAD_LEVELS = {"vgg16": Level(29, 16, 512), "mobilenet_v2": Level(18, 32, 1280)}
+
 
 class Backbone(nn.Module):
     """The convolutional part of a torchvision classifier, cut after its last level.
@@ -46,18 +49,30 @@ class Backbone(nn.Module):
     Args:
         name: an entry of `LEVELS`.
         coarsest: no level gets a larger stride; from there on layers are dilated instead. None: as it is.
+        head: keep the classifier's last layers as `classifier`; then the last level is what they are made for.
         weights: see `load_weights`; None leaves the initial random values.
     """
 
-    def __init__(self, name: BackboneName, *, coarsest: int | None = None, weights: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        name: BackboneName,
+        *,
+        coarsest: int | None = None,
+        head: bool = False,
+        weights: str | Path | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
-        self.levels = tuple(replace(v, stride=min(v.stride, coarsest or v.stride)) for v in LEVELS[name])
-        # The classifier is made on the meta device: VGG16's alone takes 0.5 GB and is not needed here.
+        levels = (*LEVELS[name][:-1], HEAD_LEVELS[name]) if head else LEVELS[name]
+        self.levels = tuple(replace(v, stride=min(v.stride, coarsest or v.stride)) for v in levels)
+        # The classifier is made on the meta device: VGG16's alone takes 0.5 GB and is seldom needed.
         with torch.device("meta"):
-            features = getattr(torchvision.models, name)(weights=None).features
-        self.features = features[: self.levels[-1].index + 1].to_empty(device="cpu")
+            model = getattr(torchvision.models, name)(weights=None)
+        self.features = model.features[: self.levels[-1].index + 1].to_empty(device="cpu")
         self.features.apply(_reset)
+        if head:
+            self.classifier = model.classifier.to_empty(device="cpu")
+            self.classifier.apply(_reset)
         if coarsest is not None:
             _dilate(self.features, coarsest)
         if weights is not None:
@@ -97,7 +112,7 @@ def build_classifier(name: ClassifierName, *, weights: str | Path | None = None)
     return model
 
 
-def load_weights(model: nn.Module, source: str | Path, *, architecture: str) -> None:
+def load_weights(model: nn.Module, source: str | Path, *, architecture: str, skip: tuple[str, ...] = ()) -> None:
     """Fill `model` from a file with torchvision's parameter names.
 
     Args:
@@ -105,12 +120,13 @@ def load_weights(model: nn.Module, source: str | Path, *, architecture: str) -> 
         source: a `.safetensors` file, one that training wrote (its backbone is taken) or one with torchvision's
             names; or the word "torchvision" to download its ImageNet weights.
         architecture: torchvision's name for the model.
+        skip: tensors whose name begins so keep their values, such as those of a new last layer.
 
     Raises:
         CheckpointError: the file is unreadable, lacks tensors, has others' shapes, or cannot be fetched.
     """
     state = _download(architecture) if str(source) == "torchvision" else _read(Path(source))
-    wanted = model.state_dict()
+    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(skip)}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     missing = sorted(wanted.keys() - state.keys() - counters)
     if missing:
@@ -177,7 +193,7 @@ def _spread(layer: nn.Conv2d, dilation: int) -> None:
 
 
 def _reset(module: nn.Module) -> None:
-    """torchvision's own initial values: He normal for convolutions, ones and zeros for batch norm."""
+    """torchvision's own initial values: He normal for convolutions, ones and zeros for batch norm, .01 for linear."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
@@ -185,6 +201,9 @@ def _reset(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()
         module.reset_running_stats()
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
 
 
 def steps_up(level: Level) -> int:

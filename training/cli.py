@@ -12,14 +12,14 @@ from salience.runtime.commands import parse_pairs, parse_settings, repeat_flags,
 from salience.runtime.errors import DataError, SalienceError
 from salience.runtime.tables import entry
 
-from .backbone import BackboneName, check_size, load_weights
+from .backbone import Backbone, ClassifierName, check_size, load_weights
 from .checkpoint import CheckpointHeader, build_network
-from .data.dataset import Augmentation, Loadable
-from .data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
-from .data.scenes import scenes
-from .fit import BEST_FILE, FitSettings, fit
+from .data.dataset import Augmentation
+from .data.folders import split_by_file, split_by_seed
+from .fit import BEST_FILE, FitSettings, describe, fit
 from .optim import OptimiserSettings
 from .preprocessing import Preprocessing
+from .recipe import Recipe
 from .recipes import RECIPES
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -39,7 +39,7 @@ def train(
     synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
     splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
-    backbone: Annotated[BackboneName, typer.Option(help="Feature extractor.")] = "vgg16",
+    backbone: Annotated[ClassifierName, typer.Option(help="Feature extractor; squeezenet1_0 for cgd alone.")] = "vgg16",
     weights: Annotated[
         str | None,
         typer.Option(help="Backbone weights: a .safetensors file with torchvision's names, or 'torchvision'."),
@@ -53,7 +53,7 @@ def train(
     backbone_rate: Annotated[float | None, typer.Option(help="Factor on the rate for the backbone.")] = None,
     decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     schedule: Annotated[
-        Literal["plateau", "cosine", "constant"] | None, typer.Option(help="Default: the paper's.")
+        Literal["plateau", "halfway", "cosine", "constant"] | None, typer.Option(help="Default: the paper's.")
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm; 0 for none.")] = None,
     average: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights.")] = None,
@@ -82,7 +82,7 @@ def train(
         "schedule": schedule, "clip": clip, "average": average, "batch": batch * accumulate if batch else None,
     }  # fmt: skip
     optimiser_settings = _override(recipe.defaults(), given)
-    training_part, validation_part = _samples(data or [], synthetic, splits, val_fraction, seed)
+    training_part, validation_part = _samples(recipe, data or [], synthetic, splits, val_fraction, seed)
 
     torch.manual_seed(seed)
     network = _network(method, backbone, weights, size, parse_pairs(network_option, "--network"))
@@ -104,8 +104,8 @@ def train(
         settings=FitSettings(output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half),
     )  # fmt: skip
     if fabric.is_global_zero:
-        best = max(history, key=lambda record: record.f_max)
-        typer.echo(f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation F {best.f_max:.4f}, MAE {best.mae:.4f}")
+        best = max(history, key=lambda record: record.quality)
+        typer.echo(f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation {describe(best.scores)}")
 
 
 def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSettings:
@@ -115,13 +115,15 @@ def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSe
 
 
 def _network(
-    method: str, backbone: BackboneName, weights: str | None, size: tuple[int, int], options: dict[str, Any]
+    method: str, backbone: ClassifierName, weights: str | None, size: tuple[int, int], options: dict[str, Any]
 ) -> Any:
     """The network to train, its backbone filled from `weights`."""
     network: Any = build_network(method, {"backbone": backbone} | options)
-    check_size(network.backbone.levels, size)
+    if isinstance(network.backbone, Backbone):
+        check_size(network.backbone.levels, size)
     if weights is not None:
-        load_weights(network.backbone, weights, architecture=backbone)
+        fresh = tuple(name.removeprefix("backbone.") for name in getattr(network, "fresh", ()))
+        load_weights(network.backbone, weights, architecture=backbone, skip=fresh)
     return network
 
 
@@ -137,18 +139,17 @@ def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
 
 
 def _samples(
-    roots: list[Path], synthetic: int, splits: Path | None, fraction: float, seed: int
-) -> tuple[list[Loadable], list[Loadable]]:
+    recipe: Recipe, roots: list[Path], synthetic: int, splits: Path | None, fraction: float, seed: int
+) -> tuple[list[Any], list[Any]]:
     """Training and validation samples of all folders, and of the synthetic scenes."""
-    pairs = [sample for root in roots for sample in find_pairs(root)]
-    if not pairs and not synthetic:
+    found = [sample for root in roots for sample in recipe.read(root)]
+    if not found and not synthetic:
         raise DataError("training data: none given; pass --data DIR or --synthetic COUNT.")
-    if splits is not None and pairs:
-        training: list[Loadable] = [*merge_identical(split_by_file(pairs, splits, "train"))]
-        validation: list[Loadable] = [*merge_identical(split_by_file(pairs, splits, "val"))]
-    elif pairs:
-        first, second = split_by_seed(merge_identical(pairs), fraction=fraction, seed=seed)
-        training, validation = [*first], [*second]
+    if splits is not None and found:
+        training = [*recipe.merge(split_by_file(found, splits, "train"))]
+        validation = [*recipe.merge(split_by_file(found, splits, "val"))]
+    elif found:
+        training, validation = split_by_seed(recipe.merge(found), fraction=fraction, seed=seed)
     else:
-        training, validation = [], [*scenes(max(1, round(fraction * synthetic)), seed=seed + 1)]
-    return training + scenes(synthetic, seed=seed), validation
+        training, validation = [], [*recipe.synthetic(max(1, round(fraction * synthetic)), seed=seed + 1)]
+    return [*training, *recipe.synthetic(synthetic, seed=seed)], validation

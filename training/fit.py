@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from pydantic import BaseModel
@@ -19,40 +18,31 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from salience.runtime.errors import CheckpointError, DataError, SalienceError
-from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.files import atomic_path, write_atomic
 
 from .checkpoint import CheckpointHeader, save_checkpoint
-from .data.dataset import Augmentation, Loadable, SaliencyDataset
+from .data.dataset import Augmentation
 from .optim import OptimiserSettings, Schedule, build_optimiser
+from .recipe import Recipe
 
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
 
 
-class Recipe(Protocol):
-    """What a method's recipe offers to the loop."""
-
-    def defaults(self) -> OptimiserSettings:
-        """The paper's optimiser and schedule."""
-
-    def labels(self, mask: Tensor) -> dict[str, Tensor]:
-        """Extra targets of one sample from its mask (1, H, W)."""
-
-    def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss and saliency maps (N, 1, H, W) of a batch."""
-
-
 class EpochRecord(BaseModel):
-    """What one epoch left behind; `f_max` and `mae` are of the validation part at input size."""
+    """What one epoch left behind; `scores` are the recipe's, of the validation part at input size."""
 
     epoch: int
     loss: float
-    f_max: float
-    mae: float
+    scores: dict[str, float]
     rate: float
     seconds: float
+
+    @property
+    def quality(self) -> float:
+        """The score that decides; larger is better."""
+        return next(iter(self.scores.values()))
 
 
 @dataclass(frozen=True)
@@ -94,8 +84,8 @@ class Run:
 
     @property
     def best(self) -> EpochRecord | None:
-        """The epoch of the largest validation F."""
-        return max(self.history, key=lambda record: record.f_max, default=None)
+        """The epoch that validates best."""
+        return max(self.history, key=lambda record: record.quality, default=None)
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""
@@ -139,8 +129,8 @@ def fit(
     recipe: Recipe,
     header: CheckpointHeader,
     *,
-    train: Sequence[Loadable],
-    validate: Sequence[Loadable],
+    train: Sequence[Any],
+    validate: Sequence[Any],
     settings: FitSettings,
     fabric: Fabric,
     resume: bool = False,
@@ -152,7 +142,7 @@ def fit(
 
     Args:
         network: as `build_network` makes it.
-        recipe: loss and labels.
+        recipe: loss, data and scores.
         header: goes into the checkpoints, with the training summary added.
         train: samples to learn from.
         validate: samples that choose the best epoch.
@@ -164,8 +154,9 @@ def fit(
         One record per epoch, earlier ones of a resumed run included.
     """
     preprocessing = header.preprocessing
-    data = SaliencyDataset(train, preprocessing, recipe.labels, settings.augmentation, settings.seed)
-    checks = SaliencyDataset(validate, preprocessing, recipe.labels)
+    data: Any = recipe.dataset(train, preprocessing, settings.augmentation, settings.seed)
+    data = recipe.prepare(network, data, workers=settings.workers)
+    checks: Any = recipe.checks(validate, preprocessing)
     passes = _passes_per_epoch(data, settings, fabric)
     steps = passes // settings.accumulate * settings.optimiser.epochs
     optimiser = build_optimiser(network, settings.optimiser)
@@ -188,13 +179,13 @@ def fit(
         with _progress(fabric) as progress:
             task = progress.add_task(f"epoch {epoch + 1}/{settings.optimiser.epochs}", total=passes, note="")
             rate = optimiser.param_groups[0]["lr"]
-            loss = _train_epoch(wrapped, wrapped_optimiser, run, recipe, _loader(data, settings, fabric), settings,
-                                fabric, progress=(progress, task))  # fmt: skip
+            loss = _train_epoch(wrapped, wrapped_optimiser, run, recipe, _loader(data, recipe, settings, fabric),
+                                settings, fabric, progress=(progress, task))  # fmt: skip
             run.schedule.step_epoch(loss)
-            f_max, mae = _validate(run.result, recipe, checks, settings, fabric)
-            progress.update(task, note=f"loss {loss:.4f}  F {f_max:.4f}  MAE {mae:.4f}")
+            scores = _validate(run.result, recipe, checks, settings, fabric)
+            progress.update(task, note=f"loss {loss:.4f}  {describe(scores)}")
         run.history.append(
-            EpochRecord(epoch=epoch, loss=loss, f_max=f_max, mae=mae, rate=rate, seconds=time.monotonic() - start)
+            EpochRecord(epoch=epoch, loss=loss, scores=scores, rate=rate, seconds=time.monotonic() - start)
         )
         if fabric.is_global_zero:
             _write_epoch(run, header, settings)
@@ -202,7 +193,12 @@ def fit(
     return run.history
 
 
-def _passes_per_epoch(data: SaliencyDataset, settings: FitSettings, fabric: Fabric) -> int:
+def describe(scores: dict[str, float]) -> str:
+    """Scores in a row, as `f_max 0.8600  mae 0.0733`."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+
+
+def _passes_per_epoch(data: Any, settings: FitSettings, fabric: Fabric) -> int:
     """Forward passes of each process; at least one optimiser step must come of them."""
     passes = len(data) // (settings.pass_batch * fabric.world_size)
     if passes < 1:
@@ -231,6 +227,8 @@ def _train_epoch(
 ) -> float:
     """One pass over the data; the mean loss."""
     network.train()
+    if settings.optimiser.backbone_rate == 0:
+        cast("nn.Module", run.network.backbone).eval()  # frozen, its batch statistics too
     # Dropout draws from the global generator: seeding it by epoch makes the epoch repeatable.
     torch.manual_seed(settings.seed * 100_003 + len(run.history))
     total, count = 0.0, 0
@@ -257,23 +255,18 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _validate(
-    network: Any, recipe: Recipe, data: SaliencyDataset, settings: FitSettings, fabric: Fabric
-) -> tuple[float, float]:
-    """Largest F of the averaged curve and MAE, at input size; every process scores all images."""
+def _validate(network: Any, recipe: Recipe, data: Any, settings: FitSettings, fabric: Fabric) -> dict[str, float]:
+    """Scores at input size; every process scores all images."""
     network.eval()
-    metrics = MetricAccumulator(full=False)
+    scorer = recipe.scorer()
     loader: Any = fabric.setup_dataloaders(
-        DataLoader(data, batch_size=settings.pass_batch, num_workers=settings.workers),
+        DataLoader(data, batch_size=settings.pass_batch, num_workers=settings.workers, collate_fn=recipe.collate),
         use_distributed_sampler=False,
     )
     for batch in _batches(loader):
-        _, saliency = recipe.loss(network, batch)
-        maps = (saliency.float() * 255).round().byte().cpu().numpy()
-        for values, mask in zip(maps, batch["mask"].cpu().numpy(), strict=True):
-            metrics.add(values[0], np.asarray(mask[0] > 0.5))
-    scores = metrics.scores()
-    return scores.f_max, scores.mae
+        _, prediction = recipe.loss(network, batch)
+        scorer.add(prediction, batch)
+    return scorer.scores()
 
 
 def _average(averaged: AveragedModel, decay: float) -> Any:
@@ -286,19 +279,22 @@ def _batches(loader: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]
     """Batches with the image in channels-last order; an error in a worker process is its last line alone."""
     try:
         for batch in loader:
-            yield batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
+            if "image" in batch:
+                batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+            yield batch
     except SalienceError as error:
         raise type(error)(str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]) from None
 
 
-def _loader(data: SaliencyDataset, settings: FitSettings, fabric: Fabric) -> Any:
+def _loader(data: Any, recipe: Recipe, settings: FitSettings, fabric: Fabric) -> Any:
     sampler: DistributedSampler[dict[str, Tensor]] = DistributedSampler(
         data, num_replicas=fabric.world_size, rank=fabric.global_rank, seed=settings.seed, drop_last=True
     )
     sampler.set_epoch(data.epoch)
     loader = DataLoader(
-        data, batch_size=settings.pass_batch, sampler=sampler, num_workers=settings.workers, drop_last=True
-    )
+        data, batch_size=settings.pass_batch, sampler=sampler, num_workers=settings.workers, drop_last=True,
+        collate_fn=recipe.collate,
+    )  # fmt: skip
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
@@ -309,7 +305,7 @@ def _write_epoch(run: Run, header: CheckpointHeader, settings: FitSettings) -> N
         "optimiser": settings.optimiser.model_dump(),
         "augmentation": settings.augmentation,
         "seed": settings.seed,
-        "validation": run.history[-1].model_dump(include={"epoch", "f_max", "mae"}),
+        "validation": run.history[-1].model_dump(include={"epoch", "scores"}),
     }
     current = header.model_copy(update={"training": summary})
     dtype = torch.float16 if settings.half else torch.float32
@@ -321,7 +317,7 @@ def _write_epoch(run: Run, header: CheckpointHeader, settings: FitSettings) -> N
     run.save(settings.output / STATE_FILE)
 
 
-def _fingerprint(settings: FitSettings, header: CheckpointHeader, data: SaliencyDataset) -> str:
+def _fingerprint(settings: FitSettings, header: CheckpointHeader, data: Any) -> str:
     """Everything that two runs must share for one to continue the other."""
     return (
         f"{header.method} {json.dumps(header.network, sort_keys=True)} {header.preprocessing.model_dump_json()} "

@@ -17,7 +17,8 @@ class OptimiserSettings(BaseModel):
     `batch` the images per optimiser step, `clip` the largest gradient norm (0: no clipping). `average` is the decay
     per step of an exponential moving average of the weights, which then validates and is saved (0: none).
     Schedules: `plateau` multiplies the rate by .1 when the training loss stalls for `patience` epochs,
-    `cosine` rises linearly over the first `warmup` part and falls to zero by a cosine, `constant` does nothing.
+    `halfway` does so once, in the middle; `cosine` rises linearly over the first `warmup` part and falls to zero by a
+    cosine; `constant` does nothing. `betas` are Adam's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +28,8 @@ class OptimiserSettings(BaseModel):
     backbone_rate: float = Field(default=1.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["plateau", "cosine", "constant"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["plateau", "halfway", "cosine", "constant"] = "constant"
     patience: int = Field(default=3, ge=0)
     warmup: float = Field(default=0.1, ge=0, le=1)
     epochs: int = Field(default=1, ge=1)
@@ -37,9 +39,19 @@ class OptimiserSettings(BaseModel):
 
 
 def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimizer:
-    """An optimiser with two groups: the `backbone` submodule and everything else."""
-    backbone = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
-    others = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
+    """An optimiser with two groups: the `backbone` submodule, without what the network calls `fresh`, and the rest.
+
+    With a `backbone_rate` of 0 the backbone is frozen: no gradients are computed for it.
+    """
+    fresh = getattr(network, "fresh", ())
+    backbone: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        pretrained = name.startswith("backbone.") and not name.startswith(tuple(fresh))
+        (backbone if pretrained else others).append(parameter)
+    if settings.backbone_rate == 0:
+        for parameter in backbone:
+            parameter.requires_grad_(False)
     groups = [
         {"params": others, "lr": settings.rate},
         {"params": backbone, "lr": settings.rate * settings.backbone_rate},
@@ -48,9 +60,9 @@ def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimize
         case "sgd":
             return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.decay)
         case "adam":
-            return torch.optim.Adam(groups, weight_decay=settings.decay)
+            return torch.optim.Adam(groups, betas=settings.betas, weight_decay=settings.decay)
         case "adamw":
-            return torch.optim.AdamW(groups, weight_decay=settings.decay)
+            return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.decay)
 
 
 class Schedule:
@@ -65,6 +77,8 @@ class Schedule:
             self._per_batch = lr_scheduler.LambdaLR(
                 optimiser, partial(_warm_cosine, steps=steps, warmup=settings.warmup)
             )
+        elif settings.schedule == "halfway":
+            self._per_batch = lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 if step < steps // 2 else 0.1)
         elif settings.schedule == "plateau":
             self._per_epoch = lr_scheduler.ReduceLROnPlateau(optimiser, patience=settings.patience)
 

@@ -4,4 +4,5 @@ GRAPHS = {
     "multis": "salience.export.graphs.multis:MultiScaleExport",
     "arn": "salience.export.graphs.arn:AttentionRecurrentExport",
     "lps": "salience.export.graphs.lps:PromoterExport",
+    "gicd": "salience.export.graphs.gicd:GradientInducedExport",
 }

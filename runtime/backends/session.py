@@ -1,5 +1,6 @@
 """A graph with its tensors bound once to buffers that stay on the device: what iterative methods loop over."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,20 @@ class Copies:
 
     to_device: int = 0
     to_host: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Generic[BufferT]):
+    """A tensor on the device that no session writes to: what `Session.take` leaves and `Session.put` accepts."""
+
+    buffer: BufferT
+    spec: TensorSpec
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * np.dtype(self.spec.dtype).itemsize
 
 
 class Session(ABC, Generic[BufferT]):
@@ -111,6 +126,40 @@ class Session(ABC, Generic[BufferT]):
         else:
             target._place(name, self._buffers[output])
             target._missing.discard(name)
+
+    def take(self, name: str) -> Held[BufferT]:
+        """Output `name` of the last run, on the device; the session writes the next one elsewhere.
+
+        Raises:
+            EngineError: no such output, it is linked, or no run since an input was fed.
+        """
+        spec = self._spec(name, self._outputs, "output")
+        if name in self._linked:
+            raise EngineError(f"{self.label}: {name} is linked, so it cannot be taken.")
+        if not self._ran:
+            raise EngineError(
+                f"{self.label}: {name} was taken with no run since the inputs were fed; run first."
+            )
+        held = Held(self._buffers[name], spec, self._shape(spec))
+        self._place(name, self._allocate(held.shape, np.dtype(spec.dtype)))
+        return held
+
+    def put(self, name: str, held: Held[BufferT]) -> None:
+        """Let input `name` be what a session of the same backend held; nothing is copied.
+
+        Raises:
+            EngineError: no such input, it is linked, or it is of another type or shape.
+        """
+        spec = self._spec(name, self._inputs, "input")
+        if name in self._linked:
+            raise EngineError(f"{self.label}: {name} is linked, so nothing else can be put there.")
+        if (held.shape, held.spec.dtype) != (self._shape(spec), spec.dtype):
+            raise EngineError(
+                f"{self.label}: {name}: got {held.spec.dtype} {held.shape}, expected {spec.dtype} {self._shape(spec)}."
+            )
+        self._ran = False
+        self._place(name, held.buffer)
+        self._missing.discard(name)
 
     def run(self) -> None:
         """Run the graph on what its buffers hold.

@@ -1,10 +1,11 @@
-"""The `salience` command: predict, promote, evaluate, inspect; one file each."""
+"""The `salience` command: predict, promote, cosaliency, evaluate, inspect; one file each."""
 
 import logging
 from typing import Annotated
 
 import typer
 
+from .cosaliency import cosaliency
 from .evaluate import evaluate
 from .inspect_bundle import inspect_bundle
 from .predict import predict
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(promote)
+app.command()(cosaliency)
 app.command("evaluate")(evaluate)
 app.command("inspect")(inspect_bundle)
 
@@ -40,4 +42,4 @@ def version(
         typer.echo(f"salience {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command: predict, promote, evaluate or inspect.")
+        raise typer.BadParameter("name a command: predict, promote, cosaliency, evaluate or inspect.")

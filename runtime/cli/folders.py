@@ -1,4 +1,4 @@
-"""What `predict` and `promote` share: a folder of pictures goes through, with a progress bar and a last line."""
+"""What the commands that write maps share: a progress bar, the names of failures, and a last line."""
 
 import time
 from collections.abc import Callable
@@ -42,16 +42,29 @@ def write_all(
 ) -> None:
     """Write the map of every job, say what was done, and exit with 1 if any job gave none."""
     run = partial(run_jobs, detector, jobs, kind=kind, threshold=threshold, batch=batch, workers=workers, extras=extras)
+    report(run, len(jobs), output=output, skipped=skipped, source=f"{detector.backend}, {detector.precision}")
+
+
+def report(run: Callable[..., list[Failure]], total: int, *, output: Path, skipped: int, source: str) -> None:
+    """Run `total` jobs with a progress bar, name the failures, say what was done, and exit with 1 if any failed.
+
+    Args:
+        run: does the jobs, calls its argument `done` after each, and returns the failures.
+        total: the number of jobs.
+        output: the folder of the results.
+        skipped: jobs that were left out.
+        source: what made the results, for the last line.
+    """
     start = time.monotonic()
-    failures = _with_progress(run, len(jobs))
+    failures = _with_progress(run, total)
     elapsed = time.monotonic() - start
     for failure in failures:
         named = str(failure.job.source) in failure.message
         typer.echo(f"error: {'' if named else f'{failure.job.source}: '}{failure.message}", err=True)
-    written = len(jobs) - len(failures)
-    notes = [f"{written} of {len(jobs)} written to {output}", f"{written / max(elapsed, 1e-9):.1f} images/s"]
+    written = total - len(failures)
+    notes = [f"{written} of {total} written to {output}", f"{written / max(elapsed, 1e-9):.1f} images/s"]
     notes += [f"{skipped} skipped"] if skipped else []
-    typer.echo(f"{', '.join(notes)} ({detector.backend}, {detector.precision})", err=True)
+    typer.echo(f"{', '.join(notes)} ({source})", err=True)
     if failures:
         raise typer.Exit(1)
 

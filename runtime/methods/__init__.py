@@ -4,4 +4,5 @@ METHODS = {
     "multis": "salience.runtime.methods.multis:MultiScaleDetector",
     "arn": "salience.runtime.methods.arn:AttentionRecurrentDetector",
     "lps": "salience.runtime.methods.lps:PromoterDetector",
+    "gicd": "salience.runtime.methods.gicd:GroupDetector",
 }

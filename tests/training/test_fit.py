@@ -31,11 +31,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "multis": NETWORK,
     "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
     "lps": {"backbone": "mobilenet_v2", "width": 4, "embedding": 16, "stride": 8},
+    "gicd": {"backbone": "mobilenet_v2", "width": 4, "norm": True},
 }
 RECIPE_SETTINGS: dict[str, dict[str, Any]] = {
     "multis": {"iou": 1},
     "arn": {"iou": 1},
     "lps": {"samples": 1024, "rough": 0.5},
+    "gicd": {"bce": 1, "rounds": 2, "most": 4},
 }
 SIZE = (64, 64)
 
@@ -110,7 +112,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     calls = []
     original = module._validate
 
-    def stop_in_second_epoch(*args: object) -> tuple[float, float]:
+    def stop_in_second_epoch(*args: object) -> dict[str, float]:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt

@@ -47,18 +47,21 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        image, mask = self.samples[index].load()
-        pair = (
-            tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy())),
-            tv_tensors.Mask(torch.from_numpy(mask.astype(np.uint8))[None]),
-        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
-            picture, target = _transform(self.augmentation, self.preprocessing.size)(*pair)
-            target = target.as_subclass(Tensor).float()
+            picture, target = augmented(self.samples[index], self.augmentation, self.preprocessing.size)
             labels = self.labels(target)
-        picture = self.preprocessing.normalise(picture.as_subclass(Tensor))
-        return {"image": picture, "mask": target, **labels}
+        return {"image": self.preprocessing.normalise(picture), "mask": target, **labels}
+
+
+def augmented(sample: Loadable, augmentation: Augmentation, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A sample varied at random and resized: (3, *size) uint8 and its mask (1, *size) float32 of zeros and ones."""
+    image, mask = sample.load()
+    picture, target = _transform(augmentation, size)(
+        tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy())),
+        tv_tensors.Mask(torch.from_numpy(mask.astype(np.uint8))[None]),
+    )
+    return picture.as_subclass(Tensor), target.as_subclass(Tensor).float()
 
 
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:

@@ -9,18 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+# Colours that tell one kind of object from another.
+KINDS = {"red": (215, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 225), "yellow": (230, 215, 40)}
+
 
 @dataclass(frozen=True)
 class Scene:
-    """The scene of number `seed`; the same number always gives the same picture."""
+    """The scene of number `seed`; the same number always gives the same picture.
+
+    A scene of a `kind`, an index into `KINDS`, has objects of one colour.
+    """
 
     seed: int
     size: tuple[int, int] = (240, 320)
+    kind: int | None = None
 
     @property
     def name(self) -> str:
-        """`scenes/<seed>`."""
-        return f"scenes/{self.seed:06d}"
+        """`scenes/<seed>`, or `scenes/<kind>/<seed>`."""
+        kind = "" if self.kind is None else f"{list(KINDS)[self.kind]}/"
+        return f"scenes/{kind}{self.seed:06d}"
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Image (H, W, 3) uint8 RGB and mask (H, W) bool, one to three objects."""
@@ -30,6 +38,8 @@ class Scene:
         for _ in range(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])):
             alpha = _shape(rng, self.size)
             inside = _texture(rng, self.size, away_from=image.mean(axis=(0, 1)))
+            if self.kind is not None:
+                inside += np.array(list(KINDS.values())[self.kind]) - inside.mean(axis=(0, 1))
             image = image * (1 - alpha[..., None]) + inside * alpha[..., None]
             mask |= alpha > 0.5
         noisy = image + rng.normal(0, rng.uniform(0, 6), image.shape)
@@ -39,6 +49,11 @@ class Scene:
 def scenes(count: int, *, seed: int = 0) -> list[Scene]:
     """`count` scenes; lists of different `seed` share none."""
     return [Scene(seed * 1_000_000 + index) for index in range(count)]
+
+
+def scenes_of_kinds(count: int, *, seed: int = 0) -> list[Scene]:
+    """`count` scenes, their kinds in turn."""
+    return [Scene(seed * 1_000_000 + index, kind=index % len(KINDS)) for index in range(count)]
 
 
 def _texture(

@@ -4,4 +4,5 @@ NETWORKS = {
     "multis": "salience.training.networks.multis:MultiScale",
     "arn": "salience.training.networks.arn:AttentionRecurrent",
     "lps": "salience.training.networks.lps:Promoter",
+    "gicd": "salience.training.networks.gicd:GradientInduced",
 }

@@ -4,4 +4,5 @@ RECIPES = {
     "multis": "salience.training.recipes.multis:MultiScaleRecipe",
     "arn": "salience.training.recipes.arn:AttentionRecurrentRecipe",
     "lps": "salience.training.recipes.lps:PromoterRecipe",
+    "gicd": "salience.training.recipes.gicd:GradientInducedRecipe",
 }

@@ -3,28 +3,23 @@
 from collections.abc import Mapping
 
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..losses import soft_iou_loss
 from ..networks.arn import AttentionRecurrentOutput
 from ..optim import OptimiserSettings
+from ..recipe import Recipe
 
 
-class AttentionRecurrentRecipe(BaseModel):
+class AttentionRecurrentRecipe(Recipe):
     """Binary cross entropy; `iou` adds that much soft IoU loss (not in the paper, off by default)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     iou: float = Field(default=0.0, ge=0)
 
     def defaults(self) -> OptimiserSettings:
         """Adam as in section 4.3; the paper names neither batch nor length."""
         return OptimiserSettings(optimiser="adam", rate=1e-4, schedule="constant", epochs=30, batch=8)
-
-    def labels(self, mask: Tensor) -> dict[str, Tensor]:
-        """No targets beside the mask (1, H, W)."""
-        return {}
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Loss and saliency map (N, 1, H, W) of a batch with `image` and `mask`."""

@@ -7,22 +7,21 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..networks.lps import PromoterOutput
 from ..optim import OptimiserSettings
+from ..recipe import Recipe
 
 
-class PromoterRecipe(BaseModel):
+class PromoterRecipe(Recipe):
     """Binary cross entropy of each pixel's class, with anchors from a spoilt mask.
 
     `flip` is the part of the pixels whose label is flipped for the anchors. `samples` is how many pixels of
     an image enter the loss (all of them enter the anchors); 0 for all. Not in the paper, and off by default:
     `rough` is the part of the masks that are spoilt as a weak detector would, see `rough_prior`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     flip: float = Field(default=0.05, ge=0, le=0.5)
     samples: int = Field(default=4096, ge=0)

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from skimage.measure import label
 from torch import Tensor, nn
 
 from ..losses import map_loss, soft_iou_loss
 from ..networks.multis import MultiScaleOutput
 from ..optim import OptimiserSettings
+from ..recipe import Recipe
 
 # Table 1: a salient region of area ratio r calls for scale k where lower < r <= upper.
 SCALE_BOUNDS = {2: (0.0, 0.25), 3: (0.25, 0.5), 4: (0.5, 1.0)}
@@ -37,14 +38,12 @@ def scale_labels(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     )
 
 
-class MultiScaleRecipe(BaseModel):
+class MultiScaleRecipe(Recipe):
     """Loss of MultiS, eq. 3, 5, 6; the defaults are the paper's.
 
     `alpha` weighs the scale-weight loss. Beyond the paper, and off by default: `iou` adds that much
     soft IoU loss on the fused map, `side` that much cross entropy on each of the three maps by itself.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(default=0.1, ge=0)
     iou: float = Field(default=0.0, ge=0)

@@ -1,0 +1,148 @@
+"""Groups of pictures for co-saliency, made of a plain saliency set by the jigsaw strategy (GICD, section 3.4)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from salience.runtime.errors import DataError
+
+from ..preprocessing import Preprocessing
+from .dataset import Augmentation, Loadable, augmented
+
+# A draw is a jigsaw in three of four cases: the paper adds three jigsaws to every picture.
+JIGSAW_SHARE = 0.75
+
+
+def class_groups(
+    samples: Sequence[Loadable], *, least: int, classes: int = 2, label: Callable[[Loadable], str] | None = None
+) -> dict[str, list[Loadable]]:
+    """Samples by class, in the samples' order; classes of fewer than `least` are left out.
+
+    Args:
+        samples: named `<set>/<class>/<picture>`, or `<set>/<picture>` where a set is one class.
+        least: pictures that a class needs.
+        classes: how many must be left.
+        label: the class of a sample; None for the one that its name says.
+
+    Raises:
+        DataError: fewer than `classes` are left.
+    """
+    found: dict[str, list[Loadable]] = {}
+    for sample in samples:
+        name = label(sample) if label else sample.name.rpartition("/")[0]
+        found.setdefault(name, []).append(sample)
+    kept = {name: members for name, members in found.items() if len(members) >= least}
+    if len(kept) < classes:
+        raise DataError(
+            f"groups: {len(kept)} of {len(found)} classes have at least {least} pictures, expected {classes} or more; "
+            "classes are the folders below images/, or the network's with --recipe classes=classifier."
+        )
+    return kept
+
+
+def relabelled(data: "GroupDataset", classify: Callable[[Tensor], Tensor], *, least: int) -> "GroupDataset":
+    """`data` with the pictures that lie in no folder of their set in classes of their own.
+
+    Args:
+        data: groups by folder.
+        classify: network input (1, 3, H, W) -> the class of each (1,) int64.
+        least: pictures that a class needs.
+    """
+
+    @torch.no_grad()
+    def label(sample: Loadable) -> str:
+        if sample.name.count("/") > 1:
+            return sample.name.rpartition("/")[0]
+        image, _ = augmented(sample, "none", data.preprocessing.size)
+        return f"class {int(classify(data.preprocessing.normalise(image)[None])[0])}"
+
+    samples = [sample for members in data.groups.values() for sample in members]
+    return replace(data, groups=class_groups(samples, least=least, label=label))
+
+
+@dataclass
+class GroupDataset(Dataset[dict[str, Tensor]]):
+    """Items are groups: `image` (M, 3, H, W) float32 normalised and `mask` (M, 1, H, W) float32.
+
+    Item i is a draw of at most `most` pictures of one class, each one plain or a jigsaw with a picture of another
+    class; what is drawn depends on `seed`, `epoch` and i alone. Each class has `rounds` items.
+    """
+
+    groups: Mapping[str, Sequence[Loadable]]
+    preprocessing: Preprocessing
+    augmentation: Augmentation = "none"
+    seed: int = 0
+    most: int = 20
+    rounds: int = 1
+    jigsaw: float = JIGSAW_SHARE
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.groups) * self.rounds
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The classes."""
+        return list(self.groups)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        name = self.names[index % len(self.names)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            chosen = torch.randperm(len(self.groups[name]))[: self.most].tolist()
+            pairs = [self.draw(name, member) for member in chosen]
+        images, masks = zip(*pairs, strict=True)
+        return {"image": torch.stack(images), "mask": torch.stack(masks)}
+
+    def draw(self, name: str, member: int) -> tuple[Tensor, Tensor]:
+        """A picture of a class, or a jigsaw of it: (3, H, W) float32 normalised, and its mask (1, H, W)."""
+        sample = self.groups[name][member]
+        if float(torch.rand(())) < self.jigsaw:
+            image, mask = self._jigsaw(sample, self._partner(name))
+        else:
+            image, mask = augmented(sample, self.augmentation, self.preprocessing.size)
+        return self.preprocessing.normalise(image), mask
+
+    def _partner(self, name: str) -> Loadable:
+        """Any picture of any other class, all pictures alike."""
+        others = [sample for other, members in self.groups.items() if other != name for sample in members]
+        return others[int(torch.randint(len(others), ()))]
+
+    def _jigsaw(self, sample: Loadable, partner: Loadable) -> tuple[Tensor, Tensor]:
+        """Two pictures side by side or one above the other, at the size of one; the partner's mask is zeroed."""
+        height, width = self.preprocessing.size
+        axis = 2 if float(torch.rand(())) < 0.5 else 1
+        half = (height, width // 2) if axis == 2 else (height // 2, width)
+        rest = (height, width - half[1]) if axis == 2 else (height - half[0], width)
+        image, mask = augmented(sample, self.augmentation, half)
+        other, _ = augmented(partner, self.augmentation, rest)
+        blank = torch.zeros(1, *rest)
+        parts = [(image, mask), (other, blank)]
+        if float(torch.rand(())) < 0.5:
+            parts.reverse()
+        images, masks = zip(*parts, strict=True)
+        return torch.cat(images, dim=axis), torch.cat(masks, dim=axis)
+
+
+@dataclass
+class WholeGroups(GroupDataset):
+    """Groups as they are, for validation: all pictures of a class, none of them a jigsaw."""
+
+    jigsaw: float = 0.0
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        members = self.groups[self.names[index]]
+        pairs = [augmented(sample, "none", self.preprocessing.size) for sample in members]
+        images, masks = zip(*pairs, strict=True)
+        return {"image": self.preprocessing.normalise(torch.stack(images)), "mask": torch.stack(masks)}
+
+
+def join_groups(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Groups as one batch: their pictures in a row, and `group` (M,) int64, which of them each belongs to."""
+    joined = {name: torch.cat([item[name] for item in items]) for name in items[0]}
+    sizes = torch.tensor([len(item["mask"]) for item in items])
+    return joined | {"group": torch.repeat_interleave(torch.arange(len(items)), sizes)}

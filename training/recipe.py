@@ -1,0 +1,100 @@
+"""What a method's recipe offers to the training loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from salience.runtime.evaluation.metrics import MetricAccumulator
+
+from .data.dataset import Augmentation, Loadable, SaliencyDataset
+from .data.folders import find_pairs, merge_identical
+from .data.scenes import scenes
+from .optim import OptimiserSettings
+from .preprocessing import Preprocessing
+
+
+class Scorer(Protocol):
+    """Gathers what validation says of a network."""
+
+    def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Take in one batch."""
+
+    def scores(self) -> dict[str, float]:
+        """By name; the first of them decides which epoch is best, and larger is better."""
+
+
+class MapScorer:
+    """Largest F of the averaged curve, and MAE, of maps (N, 1, H, W) at input size."""
+
+    def __init__(self) -> None:
+        self._metrics = MetricAccumulator(full=False)
+
+    def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """See `Scorer`."""
+        maps = (prediction.float() * 255).round().byte().cpu().numpy()
+        for values, mask in zip(maps, batch["mask"].cpu().numpy(), strict=True):
+            self._metrics.add(values[0], np.asarray(mask[0] > 0.5))
+
+    def scores(self) -> dict[str, float]:
+        """See `Scorer`."""
+        found = self._metrics.scores()
+        return {"f_max": found.f_max, "mae": found.mae}
+
+
+class Recipe(BaseModel, ABC):
+    """Loss, labels, data and schedule of a method; the fields of a subclass are its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def defaults(self) -> OptimiserSettings:
+        """The paper's optimiser and schedule."""
+
+    @abstractmethod
+    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss of a batch, and what the network predicts, which `scorer` takes."""
+
+    def labels(self, mask: Tensor) -> dict[str, Tensor]:
+        """Extra targets of one sample from its mask (1, H, W)."""
+        return {}
+
+    def read(self, root: Path) -> Sequence[Any]:
+        """The samples of a data folder."""
+        return find_pairs(root)
+
+    def merge(self, samples: Sequence[Any]) -> Sequence[Any]:
+        """Samples of one part of a split, those of the same picture made one."""
+        return merge_identical(samples)
+
+    def synthetic(self, count: int, *, seed: int) -> Sequence[Loadable]:
+        """Samples that are drawn."""
+        return scenes(count, seed=seed)
+
+    def dataset(
+        self, samples: Sequence[Any], preprocessing: Preprocessing, augmentation: Augmentation = "none", seed: int = 0
+    ) -> Dataset[dict[str, Tensor]]:
+        """Items by number; with an attribute `epoch`, which the loop sets and what is drawn may depend on."""
+        return SaliencyDataset(samples, preprocessing, self.labels, augmentation, seed)
+
+    def checks(self, samples: Sequence[Any], preprocessing: Preprocessing) -> Dataset[dict[str, Tensor]]:
+        """Items to validate on."""
+        return self.dataset(samples, preprocessing)
+
+    def collate(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Items of `dataset` as a batch."""
+        batch: dict[str, Tensor] = default_collate(items)
+        return batch
+
+    def prepare(self, network: nn.Module, data: Any, *, workers: int) -> Any:
+        """`data`, or what stands for it when what `network` computes of it never changes."""
+        return data
+
+    def scorer(self) -> Scorer:
+        """An empty one."""
+        return MapScorer()

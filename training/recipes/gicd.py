@@ -1,0 +1,120 @@
+"""How `gicd` is trained (GICD, sections 3.4 and 5.1)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from ..data.dataset import Augmentation, Loadable
+from ..data.features import cached_groups
+from ..data.groups import JIGSAW_SHARE, GroupDataset, WholeGroups, class_groups, join_groups, relabelled
+from ..data.scenes import scenes_of_kinds
+from ..losses import soft_iou_loss
+from ..networks.gicd import Embedding, GradientInducedOutput, resize
+from ..optim import OptimiserSettings
+from ..preprocessing import Preprocessing
+from ..recipe import Recipe
+
+_CLASSIFIED_BATCH = 16
+
+
+class GradientInducedRecipe(Recipe):
+    """Soft IoU loss of the decoder's four maps (eq. 3, 4) on groups with jigsaws; a batch counts groups.
+
+    The classes are the folders below `images/`; with `classes` "classifier" the pictures that lie in none get
+    theirs from the network's own classifier. `most` is how many pictures of a class an item draws, `least` how many
+    a class needs, `rounds` how often an epoch visits each class, `jigsaw` the share of jigsaws. `cache` computes
+    the frozen backbone's features of that many draws of every picture once and keeps them in memory (MobileNetV2
+    at 224: .8 MB a draw); 0 draws and computes anew each time. Not in the paper, and off by default: `bce` adds
+    that much binary cross entropy of the finest map.
+    """
+
+    classes: Literal["folders", "classifier"] = "folders"
+    most: int = Field(default=20, ge=1)
+    least: int = Field(default=2, ge=1)
+    rounds: int = Field(default=1, ge=1)
+    jigsaw: float = Field(default=JIGSAW_SHARE, ge=0, le=1)
+    cache: int = Field(default=0, ge=0)
+    bce: float = Field(default=0.0, ge=0)
+
+    def defaults(self) -> OptimiserSettings:
+        """Adam as in section 5.1, on the decoder alone; the paper divides the rate by 10 at epoch 50 of 100."""
+        return OptimiserSettings(
+            optimiser="adam", rate=1e-4, betas=(0.9, 0.99), backbone_rate=0.0, schedule="halfway", epochs=100, batch=1
+        )
+
+    def merge(self, samples: Sequence[Any]) -> Sequence[Any]:
+        """As they are: a picture may be of two groups, each with a mask of its own."""
+        return samples
+
+    def synthetic(self, count: int, *, seed: int) -> Sequence[Loadable]:
+        """Scenes whose objects' colour is their class."""
+        return scenes_of_kinds(count, seed=seed)
+
+    def dataset(
+        self, samples: Sequence[Any], preprocessing: Preprocessing, augmentation: Augmentation = "none", seed: int = 0
+    ) -> GroupDataset:
+        """Groups by folder."""
+        return GroupDataset(
+            class_groups(samples, least=self.least),
+            preprocessing,
+            augmentation,
+            seed,
+            self.most,
+            self.rounds,
+            self.jigsaw,
+        )
+
+    def checks(self, samples: Sequence[Any], preprocessing: Preprocessing) -> GroupDataset:
+        """Whole groups, with no jigsaws; pictures that lie in no folder only where there are no others."""
+        in_folders = [sample for sample in samples if sample.name.count("/") > 1]
+        return WholeGroups(class_groups(in_folders or samples, least=1, classes=1), preprocessing)
+
+    def collate(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """See `join_groups`."""
+        return join_groups(items)
+
+    def prepare(self, network: Any, data: Any, *, workers: int) -> Any:
+        """Classes of pictures without a folder, and cached features, as the settings ask."""
+        network.eval()
+        if self.classes == "classifier":
+            data = relabelled(data, lambda images: network.embed(images).logits.argmax(dim=1), least=self.least)
+        if not self.cache:
+            return data
+        return cached_groups(
+            data, lambda images: _columns(network.embed(images)), draws=self.cache, batch=_CLASSIFIED_BATCH,
+            workers=workers,
+        )  # fmt: skip
+
+    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss and saliency maps of a batch with `mask`, `group`, and `image` or what `cached_groups` keeps."""
+        mask = batch["mask"]
+        size = (mask.shape[2], mask.shape[3])
+        given = batch["image"] if "image" in batch else _embedding(batch)
+        output: GradientInducedOutput = network(given, batch["group"], size)
+        maps = [resize(saliency.float(), size) for saliency in output.maps]
+        total = torch.stack([soft_iou_loss(saliency, mask) for saliency in maps]).sum()
+        if self.bce:
+            total = total + self.bce * F.binary_cross_entropy(maps[0].clamp(1e-6, 1 - 1e-6), mask)
+        return total, maps[0]
+
+
+def _columns(embedding: Embedding) -> dict[str, Tensor]:
+    """An embedding as named tensors."""
+    named = {"feature": embedding.features, "gate": embedding.gates}
+    rows = {f"{name}{index}": value for name, values in named.items() for index, value in enumerate(values)}
+    return rows | {"logits": embedding.logits}
+
+
+def _embedding(batch: Mapping[str, Tensor]) -> Embedding:
+    """What `_columns` made columns of."""
+
+    def several(name: str) -> tuple[Tensor, ...]:
+        found = [key for key in batch if key.startswith(name)]
+        return tuple(batch[f"{name}{index}"] for index in range(len(found)))
+
+    features = tuple(value.contiguous(memory_format=torch.channels_last) for value in several("feature"))
+    return Embedding(features, batch["logits"], several("gate"))
