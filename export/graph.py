@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from salience.runtime.detector import Detector
 from salience.runtime.manifest import Approximation, GraphEntry, Precision, TensorSpec
+from salience.training.checkpoint import CheckpointHeader, load_checkpoint
 
 Outputs = Tensor | tuple[Tensor, ...]
 
@@ -32,6 +34,7 @@ class Graph:
         feeds: the graph's inputs, from network input (N, 3, h, w); None where that is the input.
         half: names of tensors that are float16 in the fp16 file, such as what stays on the device between graphs.
         minds_types: the module says itself what is computed in which type; else all of it is in that of the file.
+        takes_gradients: the module calls `torch.func`'s gradients, which `reverse_mode` turns into a forward graph.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Graph:
     feeds: Callable[[Tensor], tuple[Tensor, ...]] | None = None
     half: tuple[str, ...] = ()
     minds_types: bool = False
+    takes_gradients: bool = False
 
     def entry(self, files: dict[Precision, str]) -> GraphEntry:
         """As the manifest describes it."""
@@ -79,6 +83,18 @@ class MethodExport(BaseModel, ABC):
     """How a method leaves PyTorch; the fields of a subclass are its options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def load(self, checkpoint: Path) -> tuple[CheckpointHeader, nn.Module]:
+        """Header and network, in eval mode.
+
+        Raises:
+            CheckpointError: the file does not fit.
+        """
+        return load_checkpoint(checkpoint)
+
+    def classes(self, network: Any) -> tuple[str, ...]:
+        """Names of the classes that the method tells apart, in order; none for most."""
+        return ()
 
     @abstractmethod
     def graphs(self, network: Any, size: tuple[int, int]) -> list[Graph]:

@@ -33,7 +33,7 @@ from salience.runtime.manifest import (
 )
 from salience.runtime.methods import METHODS
 from salience.runtime.tables import entry
-from salience.training.checkpoint import CheckpointHeader, load_checkpoint
+from salience.training.checkpoint import CheckpointHeader
 from salience.training.data.folders import find_pairs
 from salience.training.preprocessing import Preprocessing
 
@@ -44,12 +44,12 @@ from .graphs import GRAPHS
 from .processing import postprocess_graph, preprocess_graph
 from .tracing import trace
 from .verify import (
-    Reference,
     check_graph,
     check_metric,
     check_prior,
     check_processing,
     reference_scores,
+    reference_type,
     scene_inputs,
 )
 
@@ -128,7 +128,7 @@ class Build:
                 onnx.save(trace(graph, precision), self.folder / files[precision])
         self.entries[graph.name] = graph.entry(files)
         with self.step(f"run {graph.name} in PyTorch"):
-            reference = Reference(graph, self.preprocessing)
+            reference = reference_type(graph)(graph, scene_inputs(self.preprocessing))
         for precision in self.settings.precisions:
             for engine in self._runnable():
                 with self.step(f"verify {graph.name} {precision} on {engine}"):
@@ -168,6 +168,7 @@ class Build:
             graphs=self.entries,
             engines=tuple(self.engines),
             files=file_entries(self.folder),
+            classes=self.export.classes(self.network),
             provenance=self.provenance,
         )
 
@@ -248,16 +249,42 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
         ExportError: a step failed; nothing was written.
         VerificationError: a graph differs from PyTorch by more than the tolerance; nothing was written.
     """
-    export = parse_settings(entry(GRAPHS, method, what="method"), settings.options, "--option")
+    export: MethodExport = parse_settings(entry(GRAPHS, method, what="method"), settings.options, "--option")
     check_target(settings.output)
     _check_engines(settings)
-    header, network = load_checkpoint(checkpoint)
+    header, network = export.load(checkpoint)
     if header.method != method:
         raise CheckpointError(f"checkpoint {checkpoint}: holds {header.method}, expected {method}.")
+    source = {"checkpoint": checkpoint.name}
+    if checkpoint.is_file():
+        source["checkpoint_sha256"] = file_sha256(checkpoint)
+    return build_network_bundle(header, network, export, settings, step=step, source=source)
+
+
+def build_network_bundle(
+    header: CheckpointHeader,
+    network: nn.Module,
+    export: MethodExport,
+    settings: BuildSettings,
+    *,
+    step: Step,
+    source: dict[str, str],
+) -> Manifest:
+    """As `build`, of a network in memory, such as a classifier of one's own for `cgd`.
+
+    Args:
+        header: what the network is and takes.
+        network: in eval mode.
+        export: how its method leaves PyTorch.
+        settings: see `BuildSettings`; its `options` are not looked at.
+        step: as for `build`.
+        source: where the network comes from, for the manifest.
+    """
+    check_target(settings.output)
     preprocessing = header.preprocessing
     if settings.size is not None:
         preprocessing = preprocessing.model_copy(update={"size": settings.size})
-    provenance = _provenance(checkpoint, header, network, export)
+    provenance = _provenance(source, header, network, export)
     with new_folder(settings.output) as folder:
         making = Build(header, network, export, preprocessing, folder, settings, provenance, step)
         making.add_processing()
@@ -274,14 +301,17 @@ def _check_engines(settings: BuildSettings) -> None:
             entry(BACKENDS, name, what="engine").require(EngineOptions())
 
 
-def _provenance(checkpoint: Path, header: CheckpointHeader, network: nn.Module, export: MethodExport) -> dict[str, Any]:
+def _provenance(
+    source: dict[str, str], header: CheckpointHeader, network: nn.Module, export: MethodExport
+) -> dict[str, Any]:
     tools = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt_rtx", "tensorrt")
+    # Class names stand in the manifest itself.
+    settings = {name: value for name, value in header.network.items() if name != "classes"}
     return {
-        "checkpoint": checkpoint.name,
-        "checkpoint_sha256": file_sha256(checkpoint),
+        **source,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "network": header.network,
-        "options": export.model_dump(exclude_none=True),
+        "network": settings,
+        "options": export.model_dump(mode="json", exclude_none=True),
         "preprocessing": header.preprocessing.model_dump(mode="json"),
         "training": header.training,
         "versions": {"salience": salience.__version__, "python": platform.python_version()}

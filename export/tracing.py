@@ -14,6 +14,7 @@ from salience.runtime.manifest import Precision, TensorSpec
 from .graph import Graph
 from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
 from .opset import IR_VERSION, OPSET
+from .reverse_mode import capture
 
 # torch.export treats sizes 0 and 1 as special, so the example batch is larger; no check uses it.
 TRACED_BATCH = 3
@@ -33,11 +34,14 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
     examples = tuple(
         torch.zeros(_shape(spec, TRACED_BATCH), dtype=getattr(torch, spec.dtype)) for spec in interface.inputs
     )
+    module.eval()
+    if graph.takes_gradients:
+        module = capture(module, examples, batched=[i for i, s in enumerate(graph.inputs) if s.shape[0] == "batch"])
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module.eval(),
+                module,
                 examples,
                 dynamo=True,
                 opset_version=OPSET,
@@ -92,12 +96,12 @@ def check_interface(model: ModelProto, inputs: Iterable[TensorSpec], outputs: It
 def check_precision(model: ModelProto, precision: Precision) -> None:
     """Raise ExportError unless every weight has the type that `precision` promises.
 
-    Biases, constants of shapes and single numbers may have another.
+    Biases, constants of shapes and single numbers may have another; a weight has more than one dimension.
     """
     wanted = {TensorProto.FLOAT} if precision == "fp32" else {TensorProto.FLOAT16}
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-    wrong = [w.name for w in model.graph.initializer if len(w.dims) > 1 and w.data_type in floats - wanted]
-    weights = [w for w in model.graph.initializer if len(w.dims) > 1 and w.data_type in wanted]
+    weights = [w for w in model.graph.initializer if sum(side > 1 for side in w.dims) > 1 and w.data_type in floats]
+    wrong = [w.name for w in weights if w.data_type not in wanted]
     if wrong or not weights:
         raise ExportError(f"graph {model.graph.name}: not {precision}; weights of another type: {wrong or 'all'}.")
 

@@ -1,11 +1,14 @@
 """One loop for every iterative method: what a step does to the state is the method's, when to stop too."""
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
 ProblemT = TypeVar("ProblemT", contravariant=True)
 StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT", covariant=True)
+LoopT = TypeVar("LoopT")
 
 
 class Iterative(Protocol[ProblemT, StateT, ResultT]):
@@ -36,3 +39,29 @@ def iterate(
         state = method.step(state)
         watch(state)
     return method.finish(state)
+
+
+class LoopPool(Generic[LoopT]):
+    """Loops that wait for their next batch: their buffers are large, and making them costs time.
+
+    Args:
+        make: gives a loop for batches of a size.
+    """
+
+    def __init__(self, make: Callable[[int], LoopT]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._idle: list[tuple[int, LoopT]] = []
+
+    @contextmanager
+    def take(self, batch: int) -> Iterator[LoopT]:
+        """A loop for batches of this size, this thread's alone while the block runs."""
+        with self._lock:
+            fitting = [item for item in self._idle if item[0] == batch]
+            # Buffers of another size are let go: a run keeps to one size but for its last batch.
+            self._idle = fitting[1:]
+        loop = fitting[0][1] if fitting else self._make(batch)
+        yield loop
+        # After a failure the loop is not taken back.
+        with self._lock:
+            self._idle.append((batch, loop))

@@ -103,7 +103,8 @@ class Manifest(_Model):
     """Everything that the runtime needs to serve a bundle, and where it comes from.
 
     `input_size` is the network's (height, width). `graphs` holds those of `HOST_GRAPHS` that the method needs, and
-    the method's own; `files` lists every file but the manifest itself.
+    the method's own; `files` lists every file but the manifest itself; `classes` are the names of the classes that
+    the method tells apart, in the order of its logits.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -114,6 +115,7 @@ class Manifest(_Model):
     graphs: dict[str, GraphEntry]
     engines: tuple[EngineEntry, ...] = ()
     files: dict[FileName, FileEntry]
+    classes: tuple[str, ...] = ()
     provenance: dict[str, Any]
 
 

@@ -17,6 +17,7 @@ SMALL_SETTINGS: dict[str, dict[str, Any]] = {
     "multis": {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True},
     "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
     "lps": {"backbone": "mobilenet_v2", "width": 8, "embedding": 48},
+    "cgd": {"backbone": "squeezenet1_0", "classes": ("cat", "dog", "car", "cup", "tree")},
     "gicd": {"backbone": "mobilenet_v2", "width": 8, "norm": True},
 }
 SIZE = (64, 96)

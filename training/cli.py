@@ -85,12 +85,13 @@ def train(
     training_part, validation_part = _samples(recipe, data or [], synthetic, splits, val_fraction, seed)
 
     torch.manual_seed(seed)
-    network = _network(method, backbone, weights, size, parse_pairs(network_option, "--network"))
+    options = recipe.network_settings(training_part) | parse_pairs(network_option, "--network")
+    network = _network(method, backbone, weights, size, options)
     fabric = _fabric(accelerator, devices, precision)
     header = CheckpointHeader(
         method=method,
         network=network.settings.model_dump(),
-        preprocessing=Preprocessing(size=size),
+        preprocessing=Preprocessing(size=size, **getattr(network, "input_scale", {})),
         training={
             "sets": sorted({sample.name.split("/")[0] for sample in training_part}),
             "images": len(training_part),

@@ -154,9 +154,11 @@ def fit(
         One record per epoch, earlier ones of a resumed run included.
     """
     preprocessing = header.preprocessing
-    data: Any = recipe.dataset(train, preprocessing, settings.augmentation, settings.seed)
-    data = recipe.prepare(network, data, workers=settings.workers)
-    checks: Any = recipe.checks(validate, preprocessing)
+    data: Any = recipe.dataset(
+        network, train, preprocessing,
+        augmentation=settings.augmentation, seed=settings.seed, workers=settings.workers,
+    )  # fmt: skip
+    checks: Any = recipe.checks(network, validate, preprocessing)
     passes = _passes_per_epoch(data, settings, fabric)
     steps = passes // settings.accumulate * settings.optimiser.epochs
     optimiser = build_optimiser(network, settings.optimiser)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from salience.runtime.evaluation.metrics import MetricAccumulator
@@ -76,24 +76,40 @@ class Recipe(BaseModel, ABC):
         """Samples that are drawn."""
         return scenes(count, seed=seed)
 
+    def network_settings(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """Settings of the network that follow from the samples."""
+        return {}
+
     def dataset(
-        self, samples: Sequence[Any], preprocessing: Preprocessing, augmentation: Augmentation = "none", seed: int = 0
+        self,
+        network: Any,
+        samples: Sequence[Any],
+        preprocessing: Preprocessing,
+        *,
+        augmentation: Augmentation,
+        seed: int,
+        workers: int,
     ) -> Dataset[dict[str, Tensor]]:
-        """Items by number; with an attribute `epoch`, which the loop sets and what is drawn may depend on."""
+        """Items to learn from, by number; has an attribute `epoch`, which the loop sets and draws may depend on.
+
+        Args:
+            network: may be used where what it computes never changes.
+            samples: what `read` or `synthetic` gave.
+            preprocessing: of the network's input.
+            augmentation: how samples are varied.
+            seed: of everything that is drawn.
+            workers: processes that may be used.
+        """
         return SaliencyDataset(samples, preprocessing, self.labels, augmentation, seed)
 
-    def checks(self, samples: Sequence[Any], preprocessing: Preprocessing) -> Dataset[dict[str, Tensor]]:
+    def checks(self, network: Any, samples: Sequence[Any], preprocessing: Preprocessing) -> Dataset[dict[str, Tensor]]:
         """Items to validate on."""
-        return self.dataset(samples, preprocessing)
+        return SaliencyDataset(samples, preprocessing, self.labels)
 
     def collate(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Items of `dataset` as a batch."""
         batch: dict[str, Tensor] = default_collate(items)
         return batch
-
-    def prepare(self, network: nn.Module, data: Any, *, workers: int) -> Any:
-        """`data`, or what stands for it when what `network` computes of it never changes."""
-        return data
 
     def scorer(self) -> Scorer:
         """An empty one."""

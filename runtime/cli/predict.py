@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ..commands import report_errors
+from ..commands import parse_pairs, report_errors
 from ..detector import Detector, load
 from ..errors import SalienceError
 from ..images import encode_png
+from ..low_level import PRESETS, Preset, PresetName
+from ..methods.cgd import ClampedDescentDetector, ObjectMap
+from ..objects import ObjectFinder, choose_preset
 from ..saliency import Kind
 from .folders import check_threshold, pending_jobs, write_all
 from .options import BackendOption, BundleOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
@@ -27,6 +30,14 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode, and that write.")] = 2,
+    target: Annotated[
+        str | None, typer.Option("--class", help="cgd: the class to find, by name or number. [the one seen]")
+    ] = None,
+    preset: Annotated[PresetName, typer.Option(help="cgd: parameters to start from.")] = "default",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", help="cgd: NAME=VALUE, such as iterations=5; may be repeated.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="cgd: print so many of the classes seen in each picture.")] = 0,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
@@ -41,18 +52,45 @@ def predict(
     jobs, skipped = ([], 0) if from_stdin else pending_jobs(inputs, output, skip_existing=skip_existing)
     detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
     detector.require_standalone()
+    chosen = choose_preset(preset, parse_pairs(parameter, "--set"))
+    finder = _finder(detector, target, chosen, top)
     if from_stdin:
-        _predict_stdin(detector, kind, threshold)
+        _predict_stdin(detector, finder, kind, threshold)
         return
     write_all(
-        detector, jobs, output=output, skipped=skipped, kind=kind, threshold=threshold, batch=batch, workers=workers
+        finder or detector,
+        jobs,
+        output=output,
+        skipped=skipped,
+        kind=kind,
+        threshold=threshold,
+        batch=batch,
+        workers=workers,
     )
 
 
-def _predict_stdin(detector: Detector, kind: Kind, threshold: float | None) -> None:
+def _finder(detector: Detector, target: str | None, preset: Preset, top: int) -> ObjectFinder | None:
+    """The detector with the options of `cgd`; None for another method, which must be given none of them."""
+    if not isinstance(detector, ClampedDescentDetector):
+        if target is not None or top or preset != PRESETS["default"]:
+            raise SalienceError(
+                f"bundle {detector.bundle.path}: holds {detector.bundle.manifest.method}, expected cgd for --class, "
+                "--preset, --set and --top."
+            )
+        return None
+
+    def tell(source: Path, found: ObjectMap) -> None:
+        seen = ", ".join(f"{name} {share:.2f}" for name, share in found.classes(top))
+        typer.echo(f"{source}: {seen}")
+
+    return ObjectFinder(detector, target, preset, tell if top else lambda source, found: None)
+
+
+def _predict_stdin(detector: Detector, finder: ObjectFinder | None, kind: Kind, threshold: float | None) -> None:
     data = sys.stdin.buffer.read(STDIN_LIMIT_BYTES + 1)
     if len(data) > STDIN_LIMIT_BYTES:
         raise SalienceError(f"stdin: more than {STDIN_LIMIT_BYTES >> 30} GB, which no picture needs.")
-    png = encode_png(detector.predict(data).render(kind, threshold=threshold))
+    found = detector.predict(data) if finder is None else finder.locate(data)
+    png = encode_png(found.render(kind, threshold=threshold))
     sys.stdout.buffer.write(png)
     sys.stdout.buffer.flush()

@@ -4,5 +4,6 @@ METHODS = {
     "multis": "salience.runtime.methods.multis:MultiScaleDetector",
     "arn": "salience.runtime.methods.arn:AttentionRecurrentDetector",
     "lps": "salience.runtime.methods.lps:PromoterDetector",
+    "cgd": "salience.runtime.methods.cgd:ClampedDescentDetector",
     "gicd": "salience.runtime.methods.gicd:GroupDetector",
 }

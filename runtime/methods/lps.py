@@ -1,8 +1,6 @@
 """`lps`: promotes a prior, which any detector may have made: embed the picture once, then refine the prior."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -13,7 +11,7 @@ from ..backends.engine import Engine
 from ..backends.onnxrt import OnnxRuntimeEngine
 from ..backends.session import Session
 from ..detector import Detector, Prepared
-from ..driver import iterate
+from ..driver import LoopPool, iterate
 from ..errors import ImageError, SalienceError
 from ..images import ImageSource, decode_map
 from ..saliency import SaliencyMap
@@ -40,7 +38,7 @@ class PromoterDetector(Detector):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._resize = OnnxRuntimeEngine.open(self.bundle, "prior", "fp32", self.host)
-        self._loops = _LoopPool(self.engines)
+        self._loops = LoopPool(lambda batch: RefineLoop(self.engines, batch))
 
     def promote(
         self, image: ImageSource, prior: Prior, iterations: int = 1, *, empty: EmptyPrior = "error"
@@ -169,28 +167,6 @@ class RefineLoop:
     def read(self) -> NDArray[np.float32]:
         """The maps (N, 1, h, w) of the round just done, copied from the device."""
         return self.refine.read("next_prior")
-
-
-class _LoopPool:
-    """Loops that wait for their next batch: their buffers are large, and making them costs time."""
-
-    def __init__(self, engines: dict[str, Engine]) -> None:
-        self._engines = engines
-        self._lock = threading.Lock()
-        self._idle: list[RefineLoop] = []
-
-    @contextmanager
-    def take(self, batch: int) -> Iterator[RefineLoop]:
-        """A loop for batches of this size, this thread's alone while the block runs."""
-        with self._lock:
-            fitting = [loop for loop in self._idle if loop.refine.batch == batch]
-            # Buffers of another size are let go: a run keeps to one size but for its last batch.
-            self._idle = [loop for loop in self._idle if loop in fitting[1:]]
-        loop = fitting[0] if fitting else RefineLoop(self._engines, batch)
-        yield loop
-        # After a failure the loop is not taken back.
-        with self._lock:
-            self._idle.append(loop)
 
 
 def _check_regions(values: NDArray[np.float32]) -> None:

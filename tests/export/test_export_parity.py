@@ -1,7 +1,8 @@
 """Every method's graphs against PyTorch, on inputs and batches that were not traced, in every precision."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from salience.export.graph import Graph, MethodExport
 from salience.export.graphs import GRAPHS
 from salience.export.operators import DOMAIN
 from salience.export.tracing import check_precision, trace
-from salience.export.verify import TENSOR_TOLERANCE
+from salience.export.verify import reference_type
 from salience.runtime.errors import ExportError
 from salience.runtime.manifest import HOST_GRAPHS, GraphEntry, Manifest, Precision, Verification
 from salience.runtime.methods import METHODS
@@ -33,6 +34,7 @@ NODES = {
     ("arn", "saliency"): [],
     ("lps", "embed"): ["SubpixelConcat"],
     ("lps", "refine"): [],
+    ("cgd", "descend"): [],
     ("gicd", "embed"): [],
     ("gicd", "consensus"): [],
     ("gicd", "segment"): [],
@@ -59,11 +61,18 @@ def graph_entry(bundle: Path, name: str, precision: Precision = "fp32") -> Graph
     return manifest.graphs[name].at(precision)
 
 
-def run(model: onnx.ModelProto, feeds: Iterable[Tensor]) -> list[NDArray[np.float32]]:
+def run(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], batch: int) -> list[NDArray[np.float32]]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     kinds = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(int64)": np.int64}
-    values = {i.name: f.numpy().astype(kinds[i.type]) for i, f in zip(session.get_inputs(), feeds, strict=True)}
-    return [output.astype(np.float32) for output in session.run(None, values)]
+    values = {i.name: feeds[i.name].astype(kinds[i.type]) for i in session.get_inputs()}
+    free = [i.name for i in session.get_inputs() if i.shape[0] == "batch"]
+    parts = []
+    for start in range(0, len(feeds[free[0]]), batch):
+        cut = {name: values[name][start : start + batch] for name in free}
+        parts.append(session.run(None, values | cut))
+    columns = zip(session.get_outputs(), zip(*parts, strict=True), strict=True)
+    joined = [np.concatenate(column) if output.shape[0] == "batch" else column[0] for output, column in columns]
+    return [output.astype(np.float32) for output in joined]
 
 
 def images_of(graph: Graph, batch: int) -> Tensor:
@@ -85,21 +94,17 @@ def test_graphs_equal_pytorch(
     batch: int,
 ) -> None:
     graph = graph_of(method, name)
-    images = images_of(graph, batch)
-    with torch.no_grad():
-        reference = graph.reference(images)
-        feeds = graph.feeds(images) if graph.feeds else (images,)
-    expected = [reference] if isinstance(reference, Tensor) else list(reference)
-    found = run(load_model(bundle_of(method), name, precision), feeds)
-    errors = [
-        np.linalg.norm(got - want.numpy()) / np.linalg.norm(want.numpy())
-        for got, want in zip(found, expected, strict=True)
-    ]
-    assert max(errors) < TENSOR_TOLERANCE[precision]
+    # One decision of a ReLU that flips is a part of a gradient, so it takes several pictures to judge one.
+    count = 10 if graph.takes_gradients else batch
+    reference = reference_type(graph)(graph, images_of(graph, count))
+    expected = list(reference.expected.values())
+    found = run(load_model(bundle_of(method), name, precision), reference.feeds, batch)
+    errors = [np.linalg.norm(got - want) / np.linalg.norm(want) for got, want in zip(found, expected, strict=True)]
+    assert max(errors) < reference.tolerance(precision)
     if batch > 1:
         # At its iteration 1 `refine` gives the mean of the map and of the prior, which is the same in all pictures.
         least = 0.005 if name == "refine" else 0.01
-        spread = expected[0].std(dim=0).mean() / expected[0].abs().mean()
+        spread = expected[0].std(axis=0).mean() / np.abs(expected[0]).mean()
         assert float(spread) > least, "what ignores the picture would agree with anything"
     if precision == "fp16" or (precision == "fp16-weights" and any(True for _ in graph.module.parameters())):
         assert max(errors) > 1e-6, "a half-precision file cannot be this exact: is it fp32?"
@@ -109,7 +114,10 @@ def test_graphs_equal_pytorch(
 def test_precisions_are_in_the_file(bundle_of: Callable[[str], Path], method: str, name: str) -> None:
     for precision in PRECISIONS:
         model = load_model(bundle_of(method), name, precision)
-        matrices = [w for w in model.graph.initializer if len(w.dims) > 1 and w.data_type != TensorProto.INT64]
+        matrices = [
+            w for w in model.graph.initializer
+            if sum(side > 1 for side in w.dims) > 1 and w.data_type != TensorProto.INT64
+        ]  # fmt: skip
         wanted = TensorProto.FLOAT if precision == "fp32" else TensorProto.FLOAT16
         assert {w.data_type for w in matrices} <= {wanted}
         interface = graph_entry(bundle_of(method), name, precision)
@@ -162,7 +170,7 @@ def test_the_batch_is_free_and_the_rest_fixed(bundle_of: Callable[[str], Path], 
             for value, spec in zip(values, specs, strict=True):
                 dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
                 assert dims == list(spec.shape)
-                assert dims[0] == ("batch" if len(dims) > 1 else 1)
+                assert dims[0] == "batch" or (len(dims) == 1 and "batch" not in spec.shape)
 
 
 @pytest.mark.parametrize("method", GRAPHS)
@@ -182,7 +190,9 @@ def test_every_comparison_of_the_build_is_recorded(bundle_of: Callable[[str], Pa
     backends, batches = ("onnxruntime", "openvino"), (1, 2, 5)
     assert found == {(g, p, b, n) for g in graphs for p in PRECISIONS for b in backends for n in batches}
     assert {c.graph for c in record.tensors} - set(graphs) <= set(HOST_GRAPHS)
-    assert all(c.relative < 1e-4 for c in record.tensors if c.graph in graphs and c.precision == "fp32")
+    # Gradients have an allowance of their own, see `verify.GradientReference`.
+    exact = [c for c in record.tensors if c.graph in graphs and c.precision == "fp32" and c.graph != "descend"]
+    assert all(c.relative < 1e-4 for c in exact)
 
 
 def test_an_exporter_failure_is_one_sentence(graph_of: Callable[[str, str], Graph]) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from salience.runtime.errors import CheckpointError, DataError
 from salience.runtime.tables import entry
 from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
-from salience.training.data.scenes import Scene, scenes
+from salience.training.data.scenes import KINDS, Scene, scenes, scenes_of_kinds
 from salience.training.fit import BEST_FILE, LAST_FILE, STATE_FILE, FitSettings, fit
 from salience.training.optim import OptimiserSettings, Schedule, build_optimiser
 from salience.training.preprocessing import Preprocessing
@@ -31,13 +31,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "multis": NETWORK,
     "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
     "lps": {"backbone": "mobilenet_v2", "width": 4, "embedding": 16, "stride": 8},
+    "cgd": {"backbone": "mobilenet_v2", "classes": tuple(sorted(KINDS))},
     "gicd": {"backbone": "mobilenet_v2", "width": 4, "norm": True},
 }
 RECIPE_SETTINGS: dict[str, dict[str, Any]] = {
     "multis": {"iou": 1},
     "arn": {"iou": 1},
     "lps": {"samples": 1024, "rough": 0.5},
-    "gicd": {"bce": 1, "rounds": 2, "most": 4},
+    "cgd": {"strategy": "last-faster"},
+    "gicd": {"bce": 1, "rounds": 4, "most": 3, "cache": 2},
 }
 SIZE = (64, 64)
 
@@ -46,7 +48,7 @@ class Drawn:
     """A scene that is drawn once: drawing it takes as long as a step of these networks."""
 
     def __init__(self, scene: Scene) -> None:
-        self.name = scene.name
+        self.name, self.label = scene.name, scene.label
         self._pair = scene.load()
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -54,8 +56,8 @@ class Drawn:
 
 
 @cache
-def drawn(count: int, *, seed: int = 0) -> list[Drawn]:
-    return [Drawn(scene) for scene in scenes(count, seed=seed)]
+def drawn(count: int, *, seed: int = 0, kinds: bool = False) -> list[Drawn]:
+    return [Drawn(scene) for scene in (scenes_of_kinds if kinds else scenes)(count, seed=seed)]
 
 
 def run(
@@ -78,8 +80,9 @@ def run(
     )
     header = CheckpointHeader(method=method, network=NETWORKS[method], preprocessing=Preprocessing(size=SIZE))
     fabric = Fabric(accelerator="cpu", devices=1)
+    kinds = method in ("cgd", "gicd")
     history = fit(
-        network, recipe, header, train=drawn(images), validate=drawn(4, seed=1),
+        network, recipe, header, train=drawn(images, kinds=kinds), validate=drawn(4, seed=1, kinds=kinds),
         settings=settings, fabric=fabric, resume=resume,
     )  # fmt: skip
     return [record.loss for record in history]
@@ -92,7 +95,8 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("method", RECIPES)
 def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Path, method: str) -> None:
     epochs = 12 if method == "multis" else 5  # its two losses take turns at first
-    losses = run(tmp_path, epochs=epochs, method=method, images=8, rate=0.02, accumulate=1, augmentation="none")
+    rate = 0.003 if method == "cgd" else 0.02  # all its layers learn at this rate
+    losses = run(tmp_path, epochs=epochs, method=method, images=8, rate=rate, accumulate=1, augmentation="none")
     assert losses[-1] < 0.95 * losses[0]
     header, network = load_checkpoint(tmp_path / BEST_FILE)
     assert header.method == method
@@ -296,6 +300,8 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
     [
         (["multis"], "none given"),
         (["nothing", "--synthetic", "8"], "choose one of multis"),
+        (["gicd", "--synthetic", "3"], "classes=classifier"),
+        (["cgd", "--synthetic", "8", "--recipe", "strategy=none"], "strategy"),
         (["multis", "--synthetic", "8", "--network", "depth=3"], "depth"),
         (["multis", "--synthetic", "8", "--recipe", "alpha=much"], "alpha"),
         (["multis", "--synthetic", "8", "--network", "width"], "expected NAME=VALUE"),

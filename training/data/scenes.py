@@ -27,8 +27,12 @@ class Scene:
     @property
     def name(self) -> str:
         """`scenes/<seed>`, or `scenes/<kind>/<seed>`."""
-        kind = "" if self.kind is None else f"{list(KINDS)[self.kind]}/"
-        return f"scenes/{kind}{self.seed:06d}"
+        return f"scenes/{self.label}{'/' if self.label else ''}{self.seed:06d}"
+
+    @property
+    def label(self) -> str:
+        """The name of the kind."""
+        return "" if self.kind is None else list(KINDS)[self.kind]
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Image (H, W, 3) uint8 RGB and mask (H, W) bool, one to three objects."""

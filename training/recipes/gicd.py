@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..data.dataset import Augmentation, Loadable
-from ..data.features import cached_groups
+from ..data.features import FeatureGroups, cached_groups
 from ..data.groups import JIGSAW_SHARE, GroupDataset, WholeGroups, class_groups, join_groups, relabelled
 from ..data.scenes import scenes_of_kinds
 from ..losses import soft_iou_loss
@@ -18,7 +18,7 @@ from ..optim import OptimiserSettings
 from ..preprocessing import Preprocessing
 from ..recipe import Recipe
 
-_CLASSIFIED_BATCH = 16
+_CACHED_BATCH = 16
 
 
 class GradientInducedRecipe(Recipe):
@@ -55,20 +55,29 @@ class GradientInducedRecipe(Recipe):
         return scenes_of_kinds(count, seed=seed)
 
     def dataset(
-        self, samples: Sequence[Any], preprocessing: Preprocessing, augmentation: Augmentation = "none", seed: int = 0
-    ) -> GroupDataset:
-        """Groups by folder."""
-        return GroupDataset(
-            class_groups(samples, least=self.least),
-            preprocessing,
-            augmentation,
-            seed,
-            self.most,
-            self.rounds,
-            self.jigsaw,
-        )
+        self,
+        network: Any,
+        samples: Sequence[Any],
+        preprocessing: Preprocessing,
+        *,
+        augmentation: Augmentation,
+        seed: int,
+        workers: int,
+    ) -> GroupDataset | FeatureGroups:
+        """Groups by folder or by classifier, with cached features where the settings ask for them."""
+        groups = class_groups(samples, least=self.least, classes=1 if self.classes == "classifier" else 2)
+        data = GroupDataset(groups, preprocessing, augmentation, seed, self.most, self.rounds, self.jigsaw)
+        network.eval()
+        if self.classes == "classifier":
+            data = relabelled(data, lambda images: network.embed(images).logits.argmax(dim=1), least=self.least)
+        if not self.cache:
+            return data
+        return cached_groups(
+            data, lambda images: _columns(network.embed(images)), draws=self.cache, batch=_CACHED_BATCH,
+            workers=workers,
+        )  # fmt: skip
 
-    def checks(self, samples: Sequence[Any], preprocessing: Preprocessing) -> GroupDataset:
+    def checks(self, network: Any, samples: Sequence[Any], preprocessing: Preprocessing) -> GroupDataset:
         """Whole groups, with no jigsaws; pictures that lie in no folder only where there are no others."""
         in_folders = [sample for sample in samples if sample.name.count("/") > 1]
         return WholeGroups(class_groups(in_folders or samples, least=1, classes=1), preprocessing)
@@ -76,18 +85,6 @@ class GradientInducedRecipe(Recipe):
     def collate(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """See `join_groups`."""
         return join_groups(items)
-
-    def prepare(self, network: Any, data: Any, *, workers: int) -> Any:
-        """Classes of pictures without a folder, and cached features, as the settings ask."""
-        network.eval()
-        if self.classes == "classifier":
-            data = relabelled(data, lambda images: network.embed(images).logits.argmax(dim=1), least=self.least)
-        if not self.cache:
-            return data
-        return cached_groups(
-            data, lambda images: _columns(network.embed(images)), draws=self.cache, batch=_CLASSIFIED_BATCH,
-            workers=workers,
-        )  # fmt: skip
 
     def loss(self, network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Loss and saliency maps of a batch with `mask`, `group`, and `image` or what `cached_groups` keeps."""

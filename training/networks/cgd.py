@@ -1,0 +1,85 @@
+"""The classifier whose object clamped gradient descent finds."""
+
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+import torchvision
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ..backbone import ClassifierName, build_classifier
+
+IMAGENET_CLASSES = 1000
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """ImageNet's 1000 class names, in the order of torchvision's classifiers."""
+    return tuple(torchvision.models.VGG16_Weights.DEFAULT.meta["categories"])
+
+
+class ClassifierSettings(BaseModel):
+    """Which classifier, its classes' names in order, and the normalisation of pictures in [0, 1] that it takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: ClassifierName = "vgg16"
+    classes: tuple[str, ...] = Field(default_factory=imagenet_names, min_length=2)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class ClassifierOutput(NamedTuple):
+    """Logits of the classes, (N, K)."""
+
+    logits: Tensor
+
+
+class Classifier(nn.Module):
+    """Grey levels (N, 3, H, W) RGB in 0..255 -> `ClassifierOutput`.
+
+    Normalisation is part of the network, so that gradients are with respect to grey levels.
+    """
+
+    settings_type: ClassVar = ClassifierSettings
+    # What `Preprocessing` has to do: nothing but the resize.
+    input_scale: ClassVar = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
+
+    def __init__(self, settings: ClassifierSettings, module: nn.Module | None = None) -> None:
+        """`module` is a classifier of one's own, (N, 3, H, W) normalised -> (N, K); it cannot be saved and loaded."""
+        super().__init__()
+        self.settings = settings
+        self.fresh: tuple[str, ...] = ()
+        if module is None:
+            module = build_classifier(settings.backbone)
+            if len(settings.classes) != IMAGENET_CLASSES:
+                self.fresh = (f"backbone.{_renew_last_layer(module, len(settings.classes))}.",)
+        self.backbone = module
+
+    def forward(self, image: Tensor) -> ClassifierOutput:
+        """Logits of `image`."""
+        return ClassifierOutput(self.backbone(self.normalise(image)))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Grey levels -> what the classifier takes."""
+        # Not buffers, which would be rounded where the network is cast to half precision.
+        mean, std = (
+            torch.tensor(values, device=image.device)[:, None, None] for values in (self.settings.mean, self.settings.std)
+        )
+        return (image / 255 - mean) / std
+
+
+def _renew_last_layer(model: nn.Module, classes: int) -> str:
+    """Put a new layer of `classes` outputs in place of the last one that has weights; its name."""
+    layers: dict[str, nn.Module] = dict(model.named_modules())
+    name = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d | nn.Linear)][-1]
+    last = layers[name]
+    parent, _, child = name.rpartition(".")
+    new: nn.Module
+    if isinstance(last, nn.Linear):
+        new = nn.Linear(last.in_features, classes)
+    else:
+        new = nn.Conv2d(cast("nn.Conv2d", last).in_channels, classes, 1)
+    for tensor in new.parameters():
+        nn.init.normal_(tensor, std=0.01)
+    setattr(model.get_submodule(parent), child, new)
+    return name
