@@ -1,4 +1,4 @@
-"""Serve bundles: `load` one, `predict` pictures or `promote` priors, get saliency maps. Never imports torch."""
+"""Serve bundles: `load` one, give it pictures, priors or groups, get saliency maps. Never imports torch."""
 
 from .bundle import Bundle
 from .detector import Detector, Prepared, load
@@ -13,6 +13,8 @@ from .errors import (
     SalienceError,
     VerificationError,
 )
+from .methods.cgd import ClampedDescentDetector, ObjectMap
+from .methods.gicd import GroupDetector
 from .methods.lps import PromoterDetector
 from .saliency import SaliencyMap
 
@@ -21,11 +23,14 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "ClampedDescentDetector",
     "DataError",
     "Detector",
     "EngineError",
     "ExportError",
+    "GroupDetector",
     "ImageError",
+    "ObjectMap",
     "Prepared",
     "PromoterDetector",
     "SalienceError",

@@ -69,8 +69,9 @@ def run_groups(
         memory_bytes: for features that are kept between the passes over a group.
         batch: pictures per engine call.
         workers: threads that decode, and as many that write.
-        done: called after each job that is wanted or has failed, in the calling thread.
-        wanted: which results to write; pictures of the others count for the consensus alone.
+        done: called after each job that is wanted, in the calling thread.
+        wanted: which results to write; pictures of the others count for the consensus alone, and one of them that
+            cannot be read is a warning.
     """
     with Writers(detector, kind=kind, threshold=threshold, workers=workers, done=done) as writers:
         for jobs in groups:
@@ -99,4 +100,7 @@ def _run_group(
         for index in left - group.failures.keys():
             writers.fail(jobs[index], error)
     for index, reason in group.failures.items():
-        writers.fail(jobs[index], reason)
+        if wanted(jobs[index]):
+            writers.fail(jobs[index], reason)
+        else:
+            log.warning("%s: does not count in its group (%s)", jobs[index].source, reason)

@@ -82,7 +82,8 @@ def choose_preset(name: PresetName, changes: Mapping[str, Any]) -> Preset:
     parts: dict[str, Any] = {}
     for part in ("descent", "refinement"):
         current = getattr(preset, part)
-        mine = {key: left.pop(key) for key in list(left) if hasattr(current, key)}
+        known = {field.name for field in dataclasses.fields(current)}
+        mine = {key: left.pop(key) for key in list(left) if key in known}
         parts[part] = dataclasses.replace(current, **{k: _as_type(k, v, getattr(current, k)) for k, v in mine.items()})
     if left:
         raise SalienceError(f"parameter {', '.join(left)}: not known, choose from {', '.join(_names(preset))}.")

@@ -79,7 +79,7 @@ def small_checkpoint(folder: Path, method: str, **changes: Any) -> Path:
             # An attention that counts: its scale starts at 0.
             if isinstance(module, SelfAttention):
                 torch.nn.init.constant_(module.scale, 0.5)
-        network.train()
+        torch.nn.Module.train(network)  # all of it, also a backbone that stays as it is in training
         with torch.no_grad():
             for _ in range(4):
                 priors = [torch.rand(16, 1, *SIZE)] if method == "lps" else []

@@ -21,7 +21,7 @@ def commands(repository: Path) -> list[str]:
 
 
 def examples(repository: Path) -> list[str]:
-    """The blocks of Python in README: serving, promoting."""
+    """The blocks of Python in README: serving, promoting, the object of a class, a group."""
     return re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), flags=re.DOTALL)
 
 
@@ -82,7 +82,7 @@ def test_the_first_command_gives_a_map(repository: Path, folder: Path) -> None:
 
 
 def test_the_python_example_runs(repository: Path, folder: Path) -> None:
-    code, _ = examples(repository)
+    code = examples(repository)[0]
     done = run([sys.executable, "-c", code], folder)
     assert done.returncode == 0, done.stderr
     with Image.open(folder / "cutout.png") as cutout:
@@ -98,6 +98,27 @@ def test_the_example_of_promotion_runs(
     code = "from salience.runtime import load\nimport numpy as np\nprior = np.eye(64, dtype=np.float32)\n"
     code += examples(repository)[1].replace("bundles/lps", str(bundle_of("lps")))
     Image.fromarray(photos["chelsea"][..., 0]).save(folder / "map.png")
+    done = run([sys.executable, "-c", code], folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_a_class_runs(repository: Path, folder: Path, bundle_of: Callable[[str], Path]) -> None:
+    code = "from salience.runtime import load\n" + examples(repository)[2].replace("bundles/cgd", str(bundle_of("cgd")))
+    code = code.replace("tabby", "cat") + "assert found.label == 'cat' and len(found.classes(5)) == 5\n"
+    done = run([sys.executable, "-c", code], folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_a_group_runs(
+    repository: Path,
+    folder: Path,
+    bundle_of: Callable[[str], Path],
+    photos: dict[str, NDArray],  # type: ignore[type-arg]
+) -> None:
+    for name, photo in zip("abc", photos.values(), strict=False):
+        Image.fromarray(photo).save(folder / f"{name}.jpg")
+    code = examples(repository)[3].replace("bundles/gicd", str(bundle_of("gicd")))
+    code = f"from salience.runtime import load\n{code}assert len(maps) == 3\n"
     done = run([sys.executable, "-c", code], folder)
     assert done.returncode == 0, done.stderr
 

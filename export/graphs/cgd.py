@@ -107,6 +107,8 @@ class ClampedDescentExport(MethodExport):
     def load(self, checkpoint: Path) -> tuple[CheckpointHeader, nn.Module]:
         """A checkpoint, or weights of `classifier`, which "torchvision" downloads."""
         if self.classifier is None:
+            if self.names is not None:
+                raise CheckpointError(f"names {self.names}: go with the option classifier; a checkpoint has its own.")
             return load_checkpoint(checkpoint)
         settings: dict[str, Any] = {"backbone": self.classifier}
         if self.names is not None:

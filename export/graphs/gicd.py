@@ -4,9 +4,13 @@ The gradient that guides `segment` is a product of matrices (`networks.gicd.chan
 convolution run backwards. What of it a group shares is computed in `consensus`.
 """
 
+import copy
 from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from salience.runtime.manifest import TensorSpec
@@ -86,11 +90,14 @@ class Definition(nn.Module):
 
 
 class GradientInducedExport(MethodExport):
-    """`gicd` has no options."""
+    """`induction` stands in for the network's own, see `GradientInducedSettings`; "off" shows what the group adds."""
+
+    induction: Literal["paper", "released", "off"] | None = None
 
     def graphs(self, network: GradientInduced, size: tuple[int, int]) -> list[Graph]:
         """`embed`, `consensus` and `segment`."""
         check_size(network.backbone.levels, size)
+        network = self._chosen(network)
         embed = Embed(network)
         consensus = Consensus(network.backbone.classifier[-1].weight)
         given = TensorSpec(name="input", dtype="float32", shape=("batch", 3, *size))
@@ -130,6 +137,16 @@ class GradientInducedExport(MethodExport):
                 minds_types=True,
             ),
         ]
+
+    def predict(self, network: GradientInduced, tensor: Tensor, image: NDArray[np.uint8]) -> Tensor:
+        """The map of a picture that is a group of its own."""
+        return super().predict(self._chosen(network), tensor, image)
+
+    def _chosen(self, network: GradientInduced) -> GradientInduced:
+        """The network with the options in place of its settings; its weights are shared."""
+        chosen = copy.copy(network)
+        chosen.settings = network.settings.model_copy(update=self.model_dump(exclude_none=True))
+        return chosen
 
 
 def _state_specs(network: GradientInduced, size: tuple[int, int]) -> tuple[TensorSpec, ...]:

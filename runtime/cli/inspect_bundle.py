@@ -23,6 +23,8 @@ def inspect_bundle(
     console = Console(markup=False)
     size = " x ".join(map(str, manifest.input_size))
     console.print(f"{manifest.method}: input {size}, made {manifest.created}, every file as its checksum says")
+    if manifest.classes:
+        console.print(f"{len(manifest.classes)} classes: {' | '.join(manifest.classes[:5])} ...")
     console.print(_graphs(opened))
     if manifest.engines:
         console.print(_engines(opened))

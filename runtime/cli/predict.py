@@ -49,11 +49,13 @@ def predict(
     from_stdin = inputs == ["-"]
     if "-" in inputs and not from_stdin:
         raise SalienceError("input '-': reads one picture from stdin and cannot be mixed with other inputs.")
+    if from_stdin and top:
+        raise SalienceError("--top: cannot be used with input '-', whose result is all that standard output may hold.")
     jobs, skipped = ([], 0) if from_stdin else pending_jobs(inputs, output, skip_existing=skip_existing)
     detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
     detector.require_standalone()
     chosen = choose_preset(preset, parse_pairs(parameter, "--set"))
-    finder = _finder(detector, target, chosen, top)
+    finder = _finder(detector, target, chosen, top, given=bool(parameter))
     if from_stdin:
         _predict_stdin(detector, finder, kind, threshold)
         return
@@ -69,10 +71,13 @@ def predict(
     )
 
 
-def _finder(detector: Detector, target: str | None, preset: Preset, top: int) -> ObjectFinder | None:
-    """The detector with the options of `cgd`; None for another method, which must be given none of them."""
+def _finder(detector: Detector, target: str | None, preset: Preset, top: int, *, given: bool) -> ObjectFinder | None:
+    """The detector with the options of `cgd`; None for another method, which must be given none of them.
+
+    `given` says that parameters were, which may be those of the preset.
+    """
     if not isinstance(detector, ClampedDescentDetector):
-        if target is not None or top or preset != PRESETS["default"]:
+        if target is not None or top or given or preset != PRESETS["default"]:
             raise SalienceError(
                 f"bundle {detector.bundle.path}: holds {detector.bundle.manifest.method}, expected cgd for --class, "
                 "--preset, --set and --top."

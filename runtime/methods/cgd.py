@@ -37,6 +37,9 @@ class ObjectMap(SaliencyMap):
     logits: NDArray[np.float32]
     names: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"ObjectMap({self.label!r}, {super().__repr__()})"
+
     @property
     def label(self) -> str:
         """The name of the class."""
@@ -96,21 +99,24 @@ class ClampedDescentDetector(Detector):
     def class_index(self, target: str | int | None) -> int | None:
         """The number of a class given by number, by name, or by one of a name's synonyms, which commas part.
 
+        A text that is both a name and a number is the name.
+
         Raises:
             SalienceError: there is none, or several; the message names some that look alike.
         """
         if target is None:
             return None
         text = str(target).strip().casefold()
-        if text.isdecimal() and int(text) < len(self.names):
-            return int(text)
         folded = [name.casefold() for name in self.names]
         found = [i for i, name in enumerate(folded) if name == text]
         found = found or [i for i, name in enumerate(folded) if text in name.split(", ")]
+        found = found if isinstance(target, str) else []
+        if not found and text.isdecimal() and int(text) < len(self.names):
+            return int(text)
         if len(found) == 1:
             return found[0]
         word = re.compile(rf"\b{re.escape(text)}\b")
-        alike = [folded[i] for i in found] or [name for name in folded if word.search(name)]
+        alike = [f"{i}, {folded[i]}" for i in found] or [name for name in folded if word.search(name)]
         alike = alike or difflib.get_close_matches(text, folded, n=3)
         hint = f"; such as: {' | '.join(alike[:3])}" if alike else ""
         raise SalienceError(

@@ -53,10 +53,8 @@ class GroupDetector(Detector):
         """
         prepared = [self._member(index, image) for index, image in enumerate(images)]
         group = GroupPass(self, prepared.__getitem__, len(prepared), memory_bytes=memory_bytes, batch=batch)
-        maps = [SaliencyMap(np.zeros((0, 0), np.float32), p.image) for p in prepared]
-        for index, member, values in group.maps():
-            maps[index] = self.finish(member, values)
-        return maps
+        maps = {index: self.finish(member, values) for index, member, values in group.maps()}
+        return [maps[index] for index in range(len(prepared))]
 
     def guide(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """What leads `segment` in G groups of N pictures: logits (G, N, K) -> (G, D).
@@ -114,7 +112,10 @@ class GroupPass:
         """
         members, guide = self._gather()
         for chunk, pictures in self._read([chunk for chunk in members if any(map(wanted, chunk))]):
-            features = self._kept.pop(chunk, None) or self._embed(chunk, pictures)[0]
+            features = self._kept.pop(chunk, None)
+            if not pictures:  # all of them are gone by now
+                continue
+            features = features or self._embed(chunk, pictures)[0]
             segment = self._session("segment", len(chunk))
             for name, held in features.items():
                 segment.put(name, held)

@@ -1,5 +1,6 @@
 """Labelled pictures for classifiers: from class folders, or from the layout of PASCAL VOC."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,9 @@ def read_voc(root: Path) -> list[LabelledPicture]:
 
 def without_repeats(samples: Iterable[LabelledPicture]) -> list[LabelledPicture]:
     """Samples without files that have the bytes of an earlier one: one picture has one class."""
-    seen: dict[bytes, LabelledPicture] = {}
+    seen: dict[str, LabelledPicture] = {}
     for sample in samples:
-        seen.setdefault(sample.image.read_bytes(), sample)
+        seen.setdefault(hashlib.sha256(sample.image.read_bytes()).hexdigest(), sample)
     return list(seen.values())
 
 
@@ -100,6 +101,14 @@ class ClassDataset(Dataset[dict[str, Tensor]]):
     augmentation: Augmentation = "none"
     seed: int = 0
     epoch: int = 0
+
+    def __post_init__(self) -> None:
+        for sample in self.samples:
+            if sample.label not in self.classes:
+                raise DataError(
+                    f"image {sample.name}: is of class {sample.label}, expected one of {len(self.classes)} that are "
+                    f"trained ({', '.join(self.classes[:5])}{', ...' if len(self.classes) > 5 else ''})."
+                )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -145,8 +154,11 @@ def _largest_class(path: Path) -> str:
             if box is None:
                 raise ValueError("an object without bndbox")
             left, top, right, bottom = (float(box.findtext(k, "")) for k in ("xmin", "ymin", "xmax", "ymax"))
-            areas[item.findtext("name", "")] += int((right - left) * (bottom - top))
-    except (ElementTree.ParseError, ValueError) as error:
+            name = item.findtext("name", "").strip()
+            if not name:
+                raise ValueError("an object without a name")
+            areas[name] += int((right - left) * (bottom - top))
+    except (ElementTree.ParseError, LookupError, OverflowError, ValueError) as error:
         raise DataError(f"annotation {path}: is not in VOC's form ({error}).") from error
     if not areas:
         raise DataError(f"annotation {path}: names no object.")

@@ -1,7 +1,7 @@
 """Gradient-induced co-saliency detection (Zhang, Jin, Xu, Cheng: GICD); equation numbers are the paper's."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,12 @@ class GradientInduced(nn.Module):
         )
         for part in (self.reduce, self.blocks):
             part.apply(_initialise)
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but for the backbone: its batch statistics stay those that its classifier was trained with."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     def forward(
         self, image: Tensor | Embedding, group: Tensor | None = None, size: tuple[int, int] | None = None

@@ -78,9 +78,12 @@ class GradientInducedRecipe(Recipe):
         )  # fmt: skip
 
     def checks(self, network: Any, samples: Sequence[Any], preprocessing: Preprocessing) -> GroupDataset:
-        """Whole groups, with no jigsaws; pictures that lie in no folder only where there are no others."""
-        in_folders = [sample for sample in samples if sample.name.count("/") > 1]
-        return WholeGroups(class_groups(in_folders or samples, least=1, classes=1), preprocessing)
+        """Whole groups, with no jigsaws; a picture that lies in no folder is a group of its own."""
+
+        def label(sample: Loadable) -> str:
+            return sample.name.rpartition("/")[0] if sample.name.count("/") > 1 else sample.name
+
+        return WholeGroups(class_groups(samples, least=1, classes=1, label=label), preprocessing)
 
     def collate(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """See `join_groups`."""
