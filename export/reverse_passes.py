@@ -227,7 +227,7 @@ def _stays(node: fx.Node, users: Sequence[fx.Node]) -> bool:
     """Left as it is: a view that goes into a product or is large, and a large blank; convolutions need all whole."""
     kinds = {user.target for user in users}
     large = node.meta["val"].numel() > _SMALL and aten.convolution.default not in kinds
-    return (node.target in _VIEWS and (large or kinds <= _PRODUCTS)) or (node.target in _BLANKS and large)
+    return (node.target in _VIEWS and (large or kinds <= _PRODUCTS | _VIEWS)) or (node.target in _BLANKS and large)
 
 
 def _is_random(node: fx.Node) -> bool:

@@ -32,8 +32,10 @@ def plan_groups(folders: Sequence[Path], output: Path) -> list[list[Job]]:
     """The jobs of each folder, whose results go to a folder of its name below `output`.
 
     Raises:
-        DataError: an input is no folder or holds no picture, or two have the same name.
+        DataError: an input is no folder or holds no picture, two have the same name, or `output` is no folder.
     """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"output {output}: is a file; expected a folder, or nothing yet.")
     names: dict[str, Path] = {}
     groups = []
     for folder in folders:

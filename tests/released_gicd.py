@@ -20,7 +20,7 @@ def small_vgg(
     """
     build = torchvision.models.vgg16
 
-    def narrow(**given: Any) -> nn.Module:
+    def narrow(**given: Any) -> Any:
         model: Any = build(**given)
         first, second = hidden
         model.classifier = nn.Sequential(

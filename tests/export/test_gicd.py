@@ -25,16 +25,24 @@ from tests.released_gicd import small_vgg
 onnxruntime = pytest.importorskip("onnxruntime")
 SIZE = (64, 96)
 Arrays = dict[str, NDArray[Any]]
-# Products of another order, in fp32; measured 3e-5 on VGG16 and 4e-6 on MobileNetV2. The maps span .5 or more.
+# Products of another order, in fp32; measured 3e-5 on VGG16 and 3e-6 on MobileNetV2. The maps span .5 or more.
 TOLERANCE = 1e-4
 # (backbone, induction)
-FORMS = [("mobilenet_v2", "paper"), ("vgg16", "paper"), ("vgg16", "released"), ("vgg16", "off")]
-EACH_FORM = pytest.mark.parametrize(("backbone", "induction"), FORMS, ids="-".join)
+FORMS = [
+    ("mobilenet_v2", "paper"),
+    ("vgg16", "paper"),
+    ("vgg16", "released"),
+    pytest.param("vgg16", "off", marks=pytest.mark.slow),
+]
+NAMES = ("embed", "consensus", "segment")
+Networks = Callable[[str, Any], GradientInduced]
+Models = Callable[[str, str, Precision, str], onnx.ModelProto]
+EACH_FORM = pytest.mark.parametrize(("backbone", "induction"), FORMS, ids=str)
 
 
 @pytest.fixture(scope="module")
-def network_of(checkpoints: dict[str, Path]) -> Callable[[str, Any], GradientInduced]:
-    """Backbone and induction -> a small network."""
+def network_of(checkpoints: dict[str, Path]) -> Networks:
+    """Backbone and induction -> a small network; those on VGG16 have the same weights."""
 
     @cache
     def found(backbone: str, induction: Any) -> GradientInduced:
@@ -44,6 +52,21 @@ def network_of(checkpoints: dict[str, Path]) -> Callable[[str, Any], GradientInd
         assert isinstance(network, GradientInduced)
         assert network.settings.induction == induction
         return network
+
+    return found
+
+
+@pytest.fixture(scope="module")
+def model_of(network_of: Networks, bundle_of: Callable[[str], Path]) -> Models:
+    """Backbone, induction, precision and graph -> what was exported; on MobileNetV2, by the build."""
+
+    @cache
+    def found(backbone: str, induction: str, precision: Precision, name: str) -> onnx.ModelProto:
+        if backbone == "mobilenet_v2":
+            return onnx.load(Bundle(bundle_of("gicd")).graph_file(name, precision))
+        if name != "segment" and induction != "paper":  # the others know nothing of it
+            return found(backbone, "paper", precision, name)
+        return trace(graphs_of(network_of(backbone, induction))[name], precision)
 
     return found
 
@@ -62,9 +85,8 @@ def graphs_of(network: GradientInduced, **options: Any) -> dict[str, Graph]:
     return {graph.name: graph for graph in GradientInducedExport(**options).graphs(network, SIZE)}
 
 
-@cache
-def traced(network: GradientInduced, precision: Precision) -> dict[str, onnx.ModelProto]:
-    return {name: trace(graph, precision) for name, graph in graphs_of(network).items()}
+def graphs_in_a_row(models: Models, backbone: str, induction: str, precision: Precision) -> "Chain":
+    return Chain({name: models(backbone, induction, precision, name) for name in NAMES})
 
 
 class Chain:
@@ -95,10 +117,10 @@ class Chain:
 
 @EACH_FORM
 def test_the_graphs_in_a_row_are_the_network_on_a_group(
-    network_of: Callable[[str, Any], GradientInduced], images: NDArray[np.float32], backbone: str, induction: str
+    network_of: Networks, model_of: Models, images: NDArray[np.float32], backbone: str, induction: str
 ) -> None:
     network = network_of(backbone, induction)
-    chain = Chain(traced(network, "fp32"))
+    chain = graphs_in_a_row(model_of, backbone, induction, "fp32")
     with torch.no_grad():
         together = network(torch.from_numpy(images)).saliency.numpy()
         alone = network(torch.from_numpy(images), torch.arange(3)).saliency.numpy()
@@ -112,10 +134,20 @@ def test_the_graphs_in_a_row_are_the_network_on_a_group(
     assert np.abs(chain.maps(images[:2]) - pair).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp16-weights"])
-@EACH_FORM
+@pytest.mark.parametrize(
+    ("backbone", "induction", "precision"),
+    [
+        ("mobilenet_v2", "paper", "fp16"),
+        ("mobilenet_v2", "paper", "fp16-weights"),
+        ("vgg16", "paper", "fp16"),
+        pytest.param("vgg16", "paper", "fp16-weights", marks=pytest.mark.slow),
+        pytest.param("vgg16", "released", "fp16", marks=pytest.mark.slow),
+        pytest.param("vgg16", "off", "fp16", marks=pytest.mark.slow),
+    ],
+)
 def test_half_precision_keeps_the_maps(
-    network_of: Callable[[str, Any], GradientInduced],
+    network_of: Networks,
+    model_of: Models,
     images: NDArray[np.float32],
     backbone: str,
     induction: str,
@@ -124,15 +156,15 @@ def test_half_precision_keeps_the_maps(
     network = network_of(backbone, induction)
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).saliency.numpy()
-    found = Chain(traced(network, precision)).maps(images)
+    found = graphs_in_a_row(model_of, backbone, induction, precision).maps(images)
     assert found.dtype == np.float32
-    # Eleven bits, through some thirty layers of random weights.
+    # Eleven bits, through some thirty layers of random weights: measured 1e-3.
     assert np.abs(found - expected).mean() < 5e-3
-    assert np.abs(found - expected).max() > 1e-6, "a half-precision file cannot be this exact: is it fp32?"
+    assert np.abs(found - expected).max() > 1e-5, "a half-precision file cannot be this exact: is it fp32?"
 
 
 def test_gates_leave_only_where_the_classifier_has_hidden_layers(
-    network_of: Callable[[str, Any], GradientInduced], images: NDArray[np.float32]
+    network_of: Networks, model_of: Models, images: NDArray[np.float32]
 ) -> None:
     for backbone, gates in (("vgg16", {"gate1": 16, "gate2": 24}), ("mobilenet_v2", {})):
         network = network_of(backbone, "paper")
@@ -140,7 +172,7 @@ def test_gates_leave_only_where_the_classifier_has_hidden_layers(
         shapes = {spec.name: spec.shape for spec in graphs["embed"].outputs}
         assert {name: shape[1] for name, shape in shapes.items() if name.startswith("gate")} == gates
         assert {spec.name for spec in graphs["segment"].inputs} == (shapes.keys() - {"logits"}) | {"guide"}
-        found = Chain(traced(network, "fp32")).run("embed", {"input": images})
+        found = graphs_in_a_row(model_of, backbone, "paper", "fp32").run("embed", {"input": images})
         with torch.no_grad():
             embedding = network.embed(torch.from_numpy(images))
         for index, gate in enumerate(embedding.gates, start=1):
@@ -168,31 +200,32 @@ def test_large_logits_and_small_shares_survive_half_precision() -> None:
     assert np.log2(GUIDE_SCALE) % 1 == 0, "scaling must be exact"
 
 
-def test_no_gradient_and_no_large_matrix_is_left_of_the_released_order(
-    network_of: Callable[[str, Any], GradientInduced],
-) -> None:
+def test_the_released_order_leaves_with_a_49th_of_the_first_matrix(model_of: Models) -> None:
     sizes = {}
-    for induction in ("paper", "released", "off"):
-        model = traced(network_of("vgg16", induction), "fp32")["segment"]
-        sizes[induction] = sum(int(np.prod(w.dims)) for w in model.graph.initializer)
-    # The first layer's matrix has 49 positions, of which the released order needs the sum alone.
-    assert sizes["paper"] - sizes["released"] > 48 * 512 * 24 - 1000
-    assert sizes["off"] <= sizes["released"]
+    for induction in ("paper", "released"):
+        weights = model_of("vgg16", induction, "fp32", "segment").graph.initializer
+        sizes[induction] = sum(int(np.prod(weight.dims)) for weight in weights)
+    # It has 49 positions, of which the released order needs the sum alone.
+    assert sizes["paper"] - sizes["released"] >= 48 * 512 * 24
 
 
 @torch.no_grad()
-def test_induction_may_be_chosen_at_export(
-    network_of: Callable[[str, Any], GradientInduced], images: NDArray[np.float32]
-) -> None:
-    trained = network_of("vgg16", "paper")
-    models = {name: trace(graph, "fp32") for name, graph in graphs_of(trained, induction="released").items()}
-    expected = network_of("vgg16", "released")(torch.from_numpy(images)).saliency.numpy()
-    assert np.abs(Chain(models).maps(images) - expected).max() < TOLERANCE
+def test_induction_may_be_chosen_at_export(network_of: Networks, images: NDArray[np.float32]) -> None:
+    trained, pictures = network_of("vgg16", "paper"), torch.from_numpy(images)
+    embedding = trained.embed(pictures)
+    for induction in ("released", "off"):
+        graphs = graphs_of(trained, induction=induction)
+        chosen = network_of("vgg16", induction)
+        guide = chosen.guide(embedding.logits.sum(dim=0, keepdim=True).softmax(dim=1)).expand(3, -1)
+        found = graphs["segment"].module(*embedding.features, *embedding.gates, guide)
+        expected = chosen(pictures).saliency
+        assert float((found - expected).abs().max()) < TOLERANCE
+        assert float((found - trained(pictures).saliency).abs().max()) > 50 * TOLERANCE
     assert trained.settings.induction == "paper"
 
 
 def test_a_size_that_the_backbone_cannot_halve_is_named(
-    network_of: Callable[[str, Any], GradientInduced],
+    network_of: Networks,
 ) -> None:
     with pytest.raises(CheckpointError, match="input size 60 x 96: both sides must be positive multiples of 32"):
         GradientInducedExport().graphs(network_of("mobilenet_v2", "paper"), (60, 96))
@@ -219,20 +252,13 @@ def test_the_bundle_has_the_graphs_that_the_runtime_runs(bundle_of: Callable[[st
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["embed", "consensus", "segment"])
-@pytest.mark.parametrize(("backbone", "induction"), FORMS[:2], ids="-".join)
+@pytest.mark.parametrize(("backbone", "induction"), FORMS[:2], ids=str)
 def test_tensorrt_rtx_builds_every_graph(
-    network_of: Callable[[str, Any], GradientInduced],
-    tmp_path: Path,
-    backbone: str,
-    induction: str,
-    name: str,
-    precision: Precision,
+    model_of: Models, tmp_path: Path, backbone: str, induction: str, name: str, precision: Precision
 ) -> None:
-    pytest.importorskip(
-        "tensorrt_rtx", reason="TensorRT-RTX is not installed: run pip install 'salience[tensorrt-rtx]'"
-    )
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'salience[tensorrt-rtx]'")
     file = tmp_path / f"{name}.onnx"
-    onnx.save(traced(network_of(backbone, induction), precision)[name], file)
+    onnx.save(model_of(backbone, induction, precision, name), file)
     engine = compile_tensorrt_rtx(file, profile=(1, 2, 4))
     assert len(engine.plan) > 1000
     assert engine.profile == (1, 2, 4)

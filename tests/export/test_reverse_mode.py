@@ -6,7 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,21 @@ def run_onnx(model: ModelProto, *inputs: Tensor) -> list[Tensor]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {f"x{index}": tensor.numpy() for index, tensor in enumerate(inputs)}
     return [torch.from_numpy(found) for found in session.run(None, feeds)]
+
+
+def openvino_runner(model: ModelProto, folder: Path) -> Callable[[Tensor], list[Tensor]]:
+    """By OpenVINO on the CPU, in fp32 also where the processor has bf16."""
+    openvino = pytest.importorskip("openvino")
+    onnx.save(model, folder / "step.onnx")
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(folder / "step.onnx", "CPU", options)
+    places = range(len(model.graph.output))
+
+    def run(image: Tensor) -> list[Tensor]:
+        found = compiled({0: image.numpy()})
+        return [torch.from_numpy(np.array(found[place])) for place in places]
+
+    return run
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from salience.export.compilers.trt import compile_tensorrt_rtx
 from salience.export.reverse_mode import capture, value_and_gradient
-from tests.export.test_reverse_mode import ROUNDING, by_autograd, pictures, relative, run_onnx, to_onnx, unwanted
+from tests.export.test_reverse_mode import (
+    ROUNDING,
+    by_autograd,
+    openvino_runner,
+    pictures,
+    relative,
+    run_onnx,
+    to_onnx,
+    unwanted,
+)
 
 models = pytest.importorskip("torchvision.models")
 
@@ -23,8 +32,8 @@ models = pytest.importorskip("torchvision.models")
 SIZES = {"vgg16": (64, 96), "squeezenet1_0": (80, 70), "mobilenet_v2": (64, 80)}
 # Where two elements of a window, or an element and the bend of a ReLU, are within rounding, another algorithm for the
 # convolutions decides otherwise and the gradient takes another way. fp32 autograd itself is off by up to 5e-3 for it,
-# by 6e-7 where nothing flips; a wrong rule is off by .1 or more.
-FLIPS, AUTOGRADS = 3e-3, 3
+# and by 6e-7 where nothing flips. Most pictures are held to FLIPS and single ones to RARE; a wrong rule is off by .1.
+FLIPS, RARE, AUTOGRADS = 3e-3, 3e-2, 3
 
 
 class Scored(nn.Module):
@@ -43,13 +52,19 @@ class Scored(nn.Module):
 def classifier(name: str) -> nn.Module:
     """Random weights, and batch norms that have seen images."""
     torch.manual_seed(0)
-    network: nn.Module = getattr(models, name)(weights=None, num_classes=10)
-    if name == "vgg16":  # 120 million weights less
-        network.classifier = nn.Sequential(nn.Linear(512 * 7 * 7, 64), nn.ReLU(inplace=True), nn.Linear(64, 10))
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None
-    if norms:
+    with torch.device("meta"):  # torchvision draws VGG's 120 million weights that go
+        network: nn.Module = getattr(models, name)(weights=None, num_classes=10)
+        if name == "vgg16":
+            network.classifier = nn.Sequential(nn.Linear(512 * 7 * 7, 64), nn.ReLU(inplace=True), nn.Linear(64, 10))
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    if name == "mobilenet_v2":
         with torch.no_grad():
             network.train()(pictures(8, SIZES[name], seed=7))
     return network.eval()
@@ -89,34 +104,32 @@ def test_captured_equals_autograd(traced: Callable[[str], Traced], name: str) ->
     assert relative(gradient, by_autograd(made.network, image)) < ROUNDING
 
 
-def check(made: Traced, image: Tensor, found: list[Tensor]) -> None:
+def check(made: Traced, run: Callable[[Tensor], list[Tensor]]) -> None:
     """Against autograd in double precision, since that in single precision flips decisions of its own."""
     exact = copy.deepcopy(made.network).double()
-    expected = by_autograd(exact, image.double())
-    allowed = max(FLIPS, AUTOGRADS * relative(by_autograd(made.network, image), expected))
-    assert relative(found[1], exact(image.double())[1]) < 1e-4
-    assert relative(found[2], expected) <= allowed
+    errors: dict[str, list[float]] = {"autograd": [], "runtime": []}
+    for batch, seed in ((1, 2), (4, 3)):
+        image = pictures(batch, made.size, seed)
+        expected, usual = by_autograd(exact, image.double()), by_autograd(made.network, image)
+        _, logits, gradient = run(image)
+        assert relative(logits, exact(image.double())[1]) < 1e-4
+        for kind, found in (("autograd", usual), ("runtime", gradient)):
+            errors[kind] += map(relative, found, expected)
+    middle = {kind: float(np.median(each)) for kind, each in errors.items()}
+    assert middle["runtime"] <= max(FLIPS, AUTOGRADS * middle["autograd"])
+    assert max(errors["runtime"]) <= max(RARE, AUTOGRADS * max(errors["autograd"]))
 
 
 @EACH
 def test_onnx_runtime_gives_the_gradient(traced: Callable[[str], Traced], name: str) -> None:
     made = traced(name)
-    for batch, seed in ((1, 2), (3, 3)):
-        image = pictures(batch, made.size, seed)
-        check(made, image, run_onnx(made.model, image))
+    check(made, lambda image: run_onnx(made.model, image))
 
 
 @EACH
 def test_openvino_gives_the_gradient(traced: Callable[[str], Traced], name: str, tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
     made = traced(name)
-    onnx.save(made.model, tmp_path / "step.onnx")
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(tmp_path / "step.onnx", "CPU", options)
-    for batch, seed in ((1, 2), (3, 3)):
-        image = pictures(batch, made.size, seed)
-        found = compiled({0: image.numpy()})
-        check(made, image, [torch.from_numpy(np.array(found[index])) for index in range(3)])
+    check(made, openvino_runner(made.model, tmp_path))
 
 
 @EACH

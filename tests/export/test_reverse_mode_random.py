@@ -154,7 +154,7 @@ def compare(network: nn.Module, image: Tensor) -> None:
     assert relative(gradient, by_autograd(network, image)) < EXACT
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(networks(smooth=True))
 def test_gradient_of_a_random_network(case: tuple[nn.Module, Tensor]) -> None:
     compare(*case)

@@ -36,7 +36,9 @@ NAMES = ("red, crimson, cherry", "green, lime tree", "blue, navy", "yellow, lemo
 COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 50, 230], [225, 220, 30], [200, 200, 200]], dtype=np.float32)
 RED, GREEN, BLUE, YELLOW, SEVEN = range(5)
 
-# Maps in [0, 1]: fp32 in another order, amplified by the refinement; half a grey level. Measured 1e-5.
+# The map as the descent leaves it, which shows every digit; refined ones are nearly 0 or 1.
+OF_PIXELS = Preset(refinement=Refinement(smooth=False, refine=False, prune=0.0, gain=1.0))
+# Maps in [0, 1]: fp32 sums in another order; half a grey level. Measured 3e-4.
 SAME = 2e-3
 
 
@@ -47,12 +49,18 @@ def colour_classifier() -> Any:
 
     from salience.training.networks.cgd import Classifier, ClassifierSettings
 
+    class Square(nn.Module):
+        """So that the gradient follows the picture."""
+
+        def forward(self, response: Any) -> Any:
+            return response * response
+
     directions = COLOURS - COLOURS.mean(axis=1, keepdims=True)
     directions[SEVEN] = 40
     local = nn.Conv2d(3, 5, 3, padding=1)
-    weight = torch.from_numpy(directions / 255 / 9)[:, :, None, None].expand(5, 3, 3, 3).contiguous()
-    local.load_state_dict({"weight": weight, "bias": torch.tensor([-0.1, -0.1, -0.1, -0.1, -0.2])})
-    module = nn.Sequential(local, nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    weight = torch.from_numpy(directions / 64 / 9)[:, :, None, None].expand(5, 3, 3, 3).contiguous()
+    local.load_state_dict({"weight": weight, "bias": torch.tensor([-0.4, -0.4, -0.4, -0.4, -0.8])})
+    module = nn.Sequential(local, nn.ReLU(), Square(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return Classifier(ClassifierSettings(classes=NAMES, mean=(0, 0, 0), std=(1, 1, 1)), module).eval()
 
 
@@ -240,8 +248,8 @@ def test_a_batch_is_each_by_itself(detector: ClampedDescentDetector) -> None:
     assert [row.target for row in rows] == [RED, BLUE, YELLOW, RED]
     for one, target, row in zip(prepared, [RED, BLUE, YELLOW, RED], rows, strict=True):
         (alone,) = detector.descend([one], [target], Descent())
-        # Of grey levels: sums in another order over five steps of 2; measured 1e-5.
-        np.testing.assert_allclose(row.image, alone.image, rtol=0, atol=1e-3)
+        # Of grey levels: sums in another order over five steps of 2; measured 0 here and 3e-3 between backends.
+        np.testing.assert_allclose(row.image, alone.image, rtol=0, atol=2e-2)
 
 
 def test_steps_and_settings_count(detector: ClampedDescentDetector) -> None:
@@ -278,8 +286,8 @@ def test_every_preset_finds_the_object(detectors: Detectors, backend: str, name:
 
 
 def test_without_superpixels_the_map_is_of_pixels(detector: ClampedDescentDetector) -> None:
-    plain = Preset(refinement=Refinement(smooth=False, refine=False, prune=0.0, gain=1.0))
-    found = detector.locate(scene(), RED, preset=plain)
+    found = detector.locate(scene(), RED, preset=OF_PIXELS)
+    assert len(np.unique(found.values)) > 1000
     assert share_inside(found, RED) > 0.8
 
 
@@ -287,12 +295,16 @@ def test_without_superpixels_the_map_is_of_pixels(detector: ClampedDescentDetect
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_every_backend_and_precision_gives_the_map(detectors: Detectors, backend: str, precision: Precision) -> None:
     for target in (None, BLUE):
-        expected = detectors().locate(scene(), target)
-        found = detectors(backend, precision).locate(scene(), target)
-        assert found.target == expected.target
-        # fp16 rounds a part in 2000 of the gradient, fp32 nothing that shows; the refinement makes four times of it.
-        tolerance = SAME if precision == "fp32" else 5e-2
-        np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=tolerance)
+        for preset in (PRESETS["default"], OF_PIXELS):
+            expected = detectors().locate(scene(), target, preset=preset)
+            found = detectors(backend, precision).locate(scene(), target, preset=preset)
+            assert found.target == expected.target
+            difference = np.abs(found.values - expected.values)
+            # A pooling that decides otherwise in fp16 moves a pixel of the unsmoothed map; measured .1 at one and .0013
+            # on average. Maps of two classes are .14 apart.
+            assert difference.max() < (SAME if precision == "fp32" else 0.2)
+            assert difference.mean() < (1e-4 if precision == "fp32" else 5e-3)
+            assert precision == "fp32" or preset is not OF_PIXELS or difference.max() > 0
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

@@ -102,10 +102,10 @@ def test_groups_land_in_folders_of_their_names(
 
 
 def test_what_is_in_a_group_decides_its_maps(cli: Cli, pictures: Path, tmp_path: Path) -> None:
-    cli(pictures / "cats", "--output", tmp_path / "first")
-    shutil.copy(pictures / "cups" / "d.jpg", pictures / "cats" / "d.jpg")
-    cli(pictures / "cats", "--output", tmp_path / "second")
-    first, second = (read(tmp_path / name / "cats" / "a.png").astype(int) for name in ("first", "second"))
+    cli(pictures / "cups", "--output", tmp_path / "first")
+    (pictures / "cups" / "d.jpg").unlink()
+    cli(pictures / "cups", "--output", tmp_path / "second")
+    first, second = (read(tmp_path / name / "cups" / "a.png").astype(int) for name in ("first", "second"))
     assert np.abs(first - second).max() > 3
 
 
@@ -119,7 +119,7 @@ def test_a_broken_picture_is_named_and_the_others_are_written(
     folders = [pictures / group for group in MEMBERS]
     result = cli(*folders, "--output", tmp_path / "out", *options, code=1)
     (line,) = error_lines(result)
-    assert line.startswith(f"error: image {broken}: cannot be ")
+    assert line.startswith(f"error: image {broken}: not a picture of a known format")
     assert f"5 of 6 written to {tmp_path / 'out'}" in result.stderr
     expected = expected_maps(detector, folders[0], MEMBERS["cats"]) | expected_maps(
         detector, folders[1], MEMBERS["cups"]

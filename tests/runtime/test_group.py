@@ -28,7 +28,7 @@ from .small_graphs import CPU_BACKENDS
 Photos = dict[str, NDArray[np.uint8]]
 Detectors = Callable[..., GroupDetector]
 
-# Batches are summed in another order than single pictures; 1e-5 is a 400th of a grey level.
+# Batches are summed in another order than single pictures: measured 4e-6; 1e-5 is a 400th of a grey level.
 SAME = 1e-5
 # fp32 sums of another order than PyTorch's; measured 6e-6. The maps span .5 or more.
 AS_TORCH = 1e-4
@@ -119,7 +119,7 @@ def test_every_precision(detectors: Detectors, prepared: list[Prepared], backend
     assert detector.precision == precision
     found = maps_of(detector, prepared[:4])
     expected = maps_of(detectors(), prepared[:4])
-    # Weights of 11 bits, in fp16 activations too.
+    # Weights of 11 bits, in fp16 activations too: measured 1e-2 at a few pixels and 1e-3 on average.
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.05)
     assert np.abs(found - expected).mean() < 5e-3
     assert precision == "fp32" or np.abs(found - expected).max() > 0
@@ -414,7 +414,8 @@ def test_five_hundred_pictures(detector: GroupDetector, prepared: list[Prepared]
     )
     found = {index: values for index, _, values in group.maps()}
     assert sorted(found) == list(range(500))
-    assert events.count(("embed", "run", "")) == 32 + 32 - 6
+    # Six chunks of 16 fit into a memory for 100, and the last one, of 4.
+    assert events.count(("embed", "run", "")) == 32 + 32 - 7
     # 500 is 12 rounds of 40 and 20 more: the same picture has the same map wherever it stands.
     for index in range(460):
         assert_same(found[index], found[index + 40])

@@ -63,7 +63,8 @@ class Classifier(nn.Module):
         """Grey levels -> what the classifier takes."""
         # Not buffers, which would be rounded where the network is cast to half precision.
         mean, std = (
-            torch.tensor(values, device=image.device)[:, None, None] for values in (self.settings.mean, self.settings.std)
+            torch.tensor(values, device=image.device)[:, None, None]
+            for values in (self.settings.mean, self.settings.std)
         )
         return (image / 255 - mean) / std
 
