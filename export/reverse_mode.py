@@ -58,8 +58,9 @@ class ValueAndGradient(nn.Module):
             found = self.function(*given)
             return (found, ()) if isinstance(found, Tensor) else (found[0], tuple(found[1:]))
 
-        value, pull_back, others = torch.func.vjp(objective, *(tensors[i] for i in self.inputs), has_aux=True)
-        return (value, *others, *pull_back(torch.ones_like(value)))
+        chosen = [tensors[index] for index in self.inputs]
+        value, pull_back, *others = torch.func.vjp(objective, *chosen, has_aux=True)
+        return (value, *others[0], *pull_back(torch.ones_like(value)))
 
 
 def value_and_gradient(function: Callable[..., Any], *, inputs: Sequence[int] = (0,)) -> nn.Module:
@@ -120,7 +121,7 @@ def capture(module: nn.Module, examples: tuple[Tensor, ...], *, batched: Sequenc
 
     shapes = ShapeEnv()
     mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
-    fakes = [mode.from_tensor(weight.detach(), static_shapes=True) for weight in weights.values()]
+    fakes: list[Tensor] = [mode.from_tensor(weight.detach(), static_shapes=True) for weight in weights.values()]
     fakes += [_fake(mode, example, index in free) for index, example in enumerate(examples)]
     with _explained(type(module).__name__, shapes), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _WholeResizes():
         pure = torch.func.functionalize(body, remove="mutations")
@@ -173,7 +174,7 @@ def _fake(mode: FakeTensorMode, example: Tensor, free: bool) -> Tensor:
 
     sizes = [_TRACED_BATCH, *example.shape[1:]] if free else example.shape
     kinds = [DimDynamic.DUCK if free and axis == 0 else DimDynamic.STATIC for axis in range(example.dim())]
-    context = StatelessSymbolicContext(dynamic_sizes=kinds)
+    context: Any = StatelessSymbolicContext(dynamic_sizes=kinds)
     return mode.from_tensor(example.new_empty(sizes), symbolic_context=context, source=ConstantSource("batch"))
 
 

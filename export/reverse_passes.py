@@ -2,10 +2,11 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 
 from salience.runtime.errors import ExportError
 
@@ -143,17 +144,18 @@ def _sink(graph: fx.Graph, expansion: fx.Node) -> None:
 def _expand_later(graph: fx.Graph, expansion: fx.Node, user: fx.Node) -> None:
     """Put `user` before the expansion if it works element by element, or reshapes what has one element a sample."""
     small: Any = expansion.args[0]
-    value, sizes, args = small.meta["val"], expansion.args[1], user.args
+    value, args, target = small.meta["val"], user.args, cast("OpOverload", user.target)
+    sizes: Any = expansion.args[1]
     if user.target in _RESHAPES:
-        sizes = user.args[1]
-        if list(value.shape[1:]) != [1] * (value.dim() - 1) or str(sizes[0]) != str(expansion.args[1][0]):
+        batch, sizes = sizes[0], user.args[1]
+        if list(value.shape[1:]) != [1] * (value.dim() - 1) or str(sizes[0]) != str(batch):
             return
         args, value = (small, [sizes[0], *[1] * (len(sizes) - 1)]), value.reshape(-1, *[1] * (len(sizes) - 1))
     elif torch.Tag.pointwise not in getattr(user.target, "tags", ()):
         return
     with graph.inserting_before(user):
         args, more = fx.node.map_arg((args, user.kwargs), lambda node: small if node is expansion else node)
-        early = graph.call_function(user.target, args, more)
+        early = graph.call_function(target, args, more)
         late = graph.call_function(aten.expand.default, (early, sizes))
     early.meta["val"], late.meta["val"] = value, user.meta["val"]
     user.replace_all_uses_with(late)
@@ -165,6 +167,7 @@ def _simplify(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
         elif node.target in _RESHAPES and sum(isinstance(size, fx.Node) for size in node.args[1]) == 1:
             node.args = (node.args[0], [-1 if isinstance(size, fx.Node) else size for size in node.args[1]])
         elif node.target in RESIZES.values():
@@ -179,11 +182,12 @@ def _simplify(graph: fx.Graph) -> None:
 
 def _name_by_scale(node: fx.Node) -> None:
     """Call the form of a resize that PyTorch's exporter knows as one operator."""
-    image, size, *options = node.args
+    arguments: Any = node.args
+    image, size, *options = arguments
     corners = options[: "nearest" not in str(node.target)]
     scales = options[len(corners) :]
     if len(size) == 2 and len(scales) in (0, 2):
-        node.target = node.target.overloadpacket.vec
+        node.target = cast("OpOverload", node.target).overloadpacket.vec
         node.args = (image, None, *corners, scales) if scales else (image, size, *corners, None)
 
 
@@ -202,7 +206,8 @@ def _fold(traced: fx.GraphModule) -> None:
             if node.op == "get_attr":
                 values[node] = operator.attrgetter(str(node.target))(traced)
             else:
-                values[node] = node.target(*fx.node.map_arg(node.args, value), **fx.node.map_arg(node.kwargs, value))
+                operation = cast("OpOverload", node.target)
+                values[node] = operation(*fx.node.map_arg(node.args, value), **fx.node.map_arg(node.kwargs, value))
         return values[node]
 
     wanted = {node for node in graph.nodes if node not in constant}

@@ -41,7 +41,10 @@ def max_pool2d_backward(
 
     def pooled(rows: int, columns: int) -> Tensor:
         """`image` pooled along rows, columns, or both as in the network, which computes that only once."""
-        along = lambda sizes, neutral: [sizes[0] if rows else neutral, sizes[1] if columns else neutral]  # noqa: E731
+
+        def along(sizes: Sequence[int], neutral: int) -> list[int]:
+            return [sizes[0] if rows else neutral, sizes[1] if columns else neutral]
+
         sizes = along(kernel, 1), along(stride, 1), along(padding, 0), along(dilation, 1)
         found: Tensor = aten.max_pool2d_with_indices.default(image, *sizes, ceil_mode)[0]
         return found
@@ -60,7 +63,9 @@ def _tiled_max_backward(grad: Tensor, image: Tensor, largest: Tensor, kernel: Se
     height, width = image.shape[-2:]
     rows, columns = grad.shape[-2] * kernel[0], grad.shape[-1] * kernel[1]
     image = sized(image, {2: rows, 3: columns}, fill=-math.inf)
-    order = torch.arange(math.prod(kernel), 0, -1, dtype=grad.dtype).view(1, 1, *kernel)
+    # Half precision cannot count the places of a large window.
+    kind = grad.dtype if math.prod(kernel) <= 2048 else torch.float32
+    order = torch.arange(math.prod(kernel), 0, -1, dtype=kind).view(1, 1, *kernel)
     order = order.repeat(1, 1, *grad.shape[-2:])
     candidates = torch.where(image == _enlarged(largest, kernel), order, 0.0)
     first = F.max_pool2d(candidates, list(kernel))
@@ -104,7 +109,8 @@ def _separable(grad: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _product(grad: Tensor, matrix: Tensor) -> Tensor:
     """grad @ matrix, as one product of matrices: PyTorch would repeat `matrix` for each of the batch."""
-    return (grad.flatten(0, -2) @ matrix.to(grad.dtype)).unflatten(0, grad.shape[:-1])
+    found: Tensor = (grad.flatten(0, -2) @ matrix.to(grad.dtype)).unflatten(0, grad.shape[:-1])
+    return found
 
 
 def _matrix(resample: Callable[[Tensor], Tensor], size: int) -> Tensor:
@@ -161,14 +167,14 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
-) -> Tensor:
+) -> Any:
     """By matrices where there is a divisor, which ONNX does not have and PyTorch's exporter leaves out."""
     if divisor_override is None:
         return NotImplemented
-    round_up = (lambda a, b: -(-a // b)) if ceil_mode else (lambda a, b: a // b)
     stride, numbers = stride or kernel, []
     for size, k, s, p in zip(image.shape[2:], kernel, stride, padding, strict=True):
-        number = round_up(size + 2 * p - k, s) + 1
+        span = size + 2 * p - k
+        number = (-(-span // s) if ceil_mode else span // s) + 1
         numbers.append(number - 1 if (number - 1) * s >= size + p else number)
     rows, columns = _averaging(image.shape[2:], numbers, kernel, stride, padding, True, divisor_override)
     return _separable(image, rows.T, columns.T) / divisor_override
@@ -183,7 +189,7 @@ def avg_pool2d_backward(
     ceil_mode: bool,
     count_include_pad: bool,
     divisor_override: int | None,
-) -> Tensor:
+) -> Any:
     """Every element gets its share of each window that it is in."""
     stride, sizes, numbers = stride or kernel, image.shape[2:], grad.shape[2:]
     whole = all(k * number <= size for k, number, size in zip(kernel, numbers, sizes, strict=True))
@@ -262,9 +268,12 @@ def resize_backward(forward: Any, grad: Tensor, found: Sequence[int], given: Seq
     scales = [*options[len(corners) :], None, None][:axes]
 
     def along(axis: int, eye: Tensor) -> Tensor:
+        resized: Tensor
         if axes == 1:
-            return forward(eye[..., 0], found, *corners, scales[0])[..., None]
-        return forward(eye, [found[axis], 2], *corners, scales[axis], None)
+            resized = forward(eye[..., 0], found, *corners, scales[0])[..., None]
+        else:
+            resized = forward(eye, [found[axis], 2], *corners, scales[axis], None)
+        return resized
 
     matrices = [_matrix(partial(along, axis), given[axis + 2]) for axis in range(axes)]
     return _product(grad, matrices[0]) if axes == 1 else _separable(grad, *matrices)
@@ -276,7 +285,7 @@ def pad_backward(mode: str, grad: Tensor, image: Tensor, padding: Sequence[int])
     def along(before: int, after: int, eye: Tensor) -> Tensor:
         return F.pad(eye[..., 0], [before, after], mode=mode)[..., None]
 
-    columns = _matrix(partial(along, *padding[:2]), image.shape[-1])
+    columns = _matrix(partial(along, padding[0], padding[1]), image.shape[-1])
     if len(padding) == 2:
         return _product(grad, columns)
-    return _separable(grad, _matrix(partial(along, *padding[2:]), image.shape[-2]), columns)
+    return _separable(grad, _matrix(partial(along, padding[2], padding[3]), image.shape[-2]), columns)

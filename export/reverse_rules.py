@@ -81,7 +81,7 @@ def slice_backward(grad: Tensor, sizes: Sequence[int], axis: int, start: int, en
     return fit(spread, {axis: (start, size - start - spread.shape[axis])})
 
 
-def constant_pad_nd(tensor: Tensor, padding: Sequence[int], fill: float = 0.0) -> Tensor:
+def constant_pad_nd(tensor: Tensor, padding: Sequence[int], fill: float = 0.0) -> Any:
     """Cropping is left to slices, since not every runtime has negative padding."""
     if min(padding) >= 0:
         return NotImplemented
@@ -89,7 +89,7 @@ def constant_pad_nd(tensor: Tensor, padding: Sequence[int], fill: float = 0.0) -
     return fit(tensor, dict(zip(axes, zip(padding[::2], padding[1::2], strict=True), strict=False)), fill=fill)
 
 
-def scatter(tensor: Tensor, axis: int, index: Tensor, source: Tensor, *, add: bool = False) -> Tensor:
+def scatter(tensor: Tensor, axis: int, index: Tensor, source: Tensor, *, add: bool = False) -> Any:
     """Into one place along `axis`, as the gradients of `max` and `gather` need it: by comparison."""
     wanted = [1 if place == axis % tensor.dim() else size for place, size in enumerate(tensor.shape)]
     if list(index.shape) != wanted or list(source.shape) != wanted:

@@ -59,8 +59,8 @@ class Descend(nn.Module):
             gamma: weight of the clamped logits, (1,).
             step: epsilon, (1,).
             decay: what the step is multiplied by in each iteration, (1,).
-            scaling: (3,) weights of the gradient over its largest value in the picture, of the gradient as it is, and of
-                the gradient stretched to [0, 1] in each channel.
+            scaling: (3,) weights of the gradient over its largest value in the picture, of the gradient as it is, and
+                of the gradient stretched to [0, 1] in each channel.
             bounds: (2,) least and largest value of X.
 
         Returns:

@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from salience.runtime.manifest import TensorSpec
 from salience.training.backbone import check_size
-from salience.training.networks.gicd import GradientInduced, channel_weights, decode, resize
+from salience.training.networks.gicd import GradientInduced, channel_weights, decode, resize, sharpen
 
 from ..graph import Graph, MethodExport
 
@@ -56,7 +57,7 @@ class Segment(nn.Module):
 
     def __init__(self, network: GradientInduced, size: tuple[int, int]) -> None:
         super().__init__()
-        self.induction = network.settings.induction
+        self.induction, self.sharpness = network.settings.induction, network.settings.sharpness
         self.reduce, self.blocks, self.size = network.reduce, network.blocks, size
         self.levels = len(network.backbone.levels)
         self.matrices = nn.ParameterList(
@@ -73,7 +74,7 @@ class Segment(nn.Module):
         if self.induction == "paper":  # the other forms do not depend on the guide's scale
             weights = weights / GUIDE_SCALE
         maps = decode(self.reduce, self.blocks, features, weights)
-        return resize(maps[0], self.size).float()
+        return sharpen(resize(maps[0], self.size).float(), self.sharpness)
 
 
 class Definition(nn.Module):
@@ -90,9 +91,13 @@ class Definition(nn.Module):
 
 
 class GradientInducedExport(MethodExport):
-    """`induction` stands in for the network's own, see `GradientInducedSettings`; "off" shows what the group adds."""
+    """`induction` and `sharpness` stand in for the network's own, see `GradientInducedSettings`; they need no training.
+
+    Induction "off" shows what the group adds.
+    """
 
     induction: Literal["paper", "released", "off"] | None = None
+    sharpness: float | None = Field(default=None, gt=0, le=20)
 
     def graphs(self, network: GradientInduced, size: tuple[int, int]) -> list[Graph]:
         """`embed`, `consensus` and `segment`."""

@@ -137,9 +137,7 @@ class Session(ABC, Generic[BufferT]):
         if name in self._linked:
             raise EngineError(f"{self.label}: {name} is linked, so it cannot be taken.")
         if not self._ran:
-            raise EngineError(
-                f"{self.label}: {name} was taken with no run since the inputs were fed; run first."
-            )
+            raise EngineError(f"{self.label}: {name} was taken with no run since the inputs were fed; run first.")
         held = Held(self._buffers[name], spec, self._shape(spec))
         self._place(name, self._allocate(held.shape, np.dtype(spec.dtype)))
         return held

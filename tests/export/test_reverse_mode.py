@@ -244,7 +244,8 @@ class Attended(nn.Module):
         features = self.features(image)
         _, gradient = value_and_gradient(self.score)(features)
         weights: Tensor = gradient.relu().mean(dim=(2, 3), keepdim=True)
-        return features * weights
+        weighed: Tensor = features * weights
+        return weighed
 
 
 def test_gradients_of_features_on_the_way() -> None:

@@ -26,7 +26,7 @@ def resized(**options: Any) -> Function:
     return lambda x: F.interpolate(x, **options)
 
 
-CONVOLUTIONS: dict[str, nn.Module] = {
+CONVOLUTIONS: dict[str, Function] = {
     "plain": nn.Conv2d(4, 6, 3, padding=1),
     "pointwise": nn.Conv2d(4, 6, 1),
     "not square": nn.Conv2d(4, 6, (2, 5), padding=(0, 2)),

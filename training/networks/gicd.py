@@ -22,7 +22,8 @@ class GradientInducedSettings(BaseModel):
     which ignores the group. `pooling` is VGG16's before the consensus: "max" as it was trained and as released, or
     "average" as in the gradient's own path (MobileNetV2 has but one). Not in the paper, and off by default: `norm`
     puts batch norm behind the decoder's convolutions (it folds away at inference); `dropout` is the share of the
-    channels of F5 that training leaves out, against learning its few classes by heart.
+    channels of F5 that training leaves out, against learning its few classes by heart; `sharpness` is what the finest
+    map's logits are multiplied by when it is served, so that it is crisper.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,18 +34,20 @@ class GradientInducedSettings(BaseModel):
     pooling: Literal["max", "average"] = "max"
     norm: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    sharpness: float = Field(default=1.0, gt=0, le=20)
 
 
 class GradientInducedOutput(NamedTuple):
-    """The decoder's maps S1 to S4, finest first, each (N, 1, h, w) in [0, 1], and the input's size."""
+    """The decoder's maps S1 to S4, finest first, each (N, 1, h, w) in [0, 1], the input's size, and the sharpness."""
 
     maps: tuple[Tensor, ...]
     size: tuple[int, int]
+    sharpness: float = 1.0
 
     @property
     def saliency(self) -> Tensor:
         """S1 at the input's size, (N, 1, H, W) in [0, 1]."""
-        return resize(self.maps[0], self.size)
+        return sharpen(resize(self.maps[0], self.size), self.sharpness)
 
 
 class Embedding(NamedTuple):
@@ -114,7 +117,8 @@ class GradientInduced(nn.Module):
         with torch.no_grad(), torch.autocast(group.device.type, enabled=False):
             guide = self.guide(consensus(embedding.logits.float(), group)[group])
             weights = channel_weights(guide, embedding.gates, self.matrices(), features[-1].shape[2:], induction)
-        return GradientInducedOutput(decode(self.reduce, self.blocks, features, weights), size)
+        maps = decode(self.reduce, self.blocks, features, weights)
+        return GradientInducedOutput(maps, size, self.settings.sharpness)
 
     def embed(self, image: Tensor) -> Embedding:
         """The first pass."""
@@ -233,6 +237,14 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def sharpen(saliency: Tensor, sharpness: float) -> Tensor:
+    """sigmoid(sharpness * logit(saliency)), written without a logarithm."""
+    if sharpness == 1:
+        return saliency
+    salient, other = saliency**sharpness, (1 - saliency) ** sharpness
+    return salient / (salient + other)
 
 
 def stretch(rows: Tensor) -> Tensor:
