@@ -96,14 +96,16 @@ def layers(draw: st.DrawFn, shape: tuple[int, ...]) -> nn.Module:
         st.just(nn.BatchNorm2d(shape[0])),
         st.builds(Residual, st.just(nn.Conv2d(shape[0], shape[0], 3, padding=1)), joined=st.booleans()),
     ]
-    return draw(st.one_of(*ways, max_pools(shape), st.just(nn.ReLU()), st.just(nn.ReLU6())))
+    layer: nn.Module = draw(st.one_of(*ways, max_pools(shape), st.just(nn.ReLU()), st.just(nn.ReLU6())))
+    return layer
 
 
 @st.composite
 def smooth_layers(draw: st.DrawFn, shape: tuple[int, ...]) -> nn.Module:
     """One that rounds; before a ReLU or max pool the rounding would decide."""
     ways = [average_pools(shape), resizes(), st.just(nn.Sigmoid()), convolutions(shape), transposed(shape)]
-    return draw(st.one_of(*ways))
+    layer: nn.Module = draw(st.one_of(*ways))
+    return layer
 
 
 def quarter(network: nn.Module) -> None:
