@@ -37,7 +37,11 @@ def interleave(phases: Mapping[int, Tensor], axis: int, stride: int, size: int) 
         return sized(phases[0], {axis: size})
     first, last = min(phases), max(phases)
     planes = [phases[p] if p in phases else torch.zeros_like(phases[first]) for p in range(first, last + 1)]
-    parts = fit(torch.stack(planes, dim=axis + 1), {axis + 1: (first, stride - 1 - last)})
+    if axis < planes[0].dim() - 1:
+        parts = torch.stack(planes, dim=axis + 1)
+    else:  # runtimes are slow at joining single elements
+        parts = torch.cat(planes, dim=axis).unflatten(axis, (len(planes), -1)).transpose(axis, axis + 1)
+    parts = fit(parts, {axis + 1: (first, stride - 1 - last)})
     return sized(parts.flatten(axis, axis + 1), {axis: size})
 
 

@@ -2,8 +2,8 @@
 
 Layouts are PyTorch's: images (N, C, H, W), of which N is free and the rest is known. Only what ONNX Runtime, OpenVINO
 and TensorRT all have comes out: no scatter, no transposed convolution, no index of a maximum. Where there is a
-choice, the form is the one that ONNX Runtime is fast at: joining along the last axis instead of DepthToSpace,
-Resize to the nearest neighbour instead of Expand.
+choice, the form is the one that ONNX Runtime and OpenVINO are fast at: joining rows instead of DepthToSpace, Resize to
+the nearest neighbour instead of Expand.
 """
 
 import sys

@@ -17,7 +17,7 @@ from salience.runtime.errors import CheckpointError
 from salience.training.checkpoint import CheckpointHeader, build_network
 from salience.training.data.scenes import scenes, scenes_of_kinds
 from salience.training.fit import LAST_FILE, FitSettings, fit
-from salience.training.networks.gicd import GradientInduced, channel_weights, consensus, resize
+from salience.training.networks.gicd import GradientInduced, channel_weights, consensus, resize, sharpen
 from salience.training.preprocessing import Preprocessing
 from salience.training.recipes.gicd import GradientInducedRecipe
 from tests.released_gicd import released_maps, released_weights, small_vgg
@@ -429,3 +429,12 @@ def test_in_training_the_backbone_stays_as_it_is() -> None:
 def test_upsampling_aligns_corners() -> None:
     maps = torch.arange(4.0).view(1, 1, 2, 2)
     assert resize(maps, (3, 3))[0, 0].tolist() == [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]]
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_sharpness_multiplies_the_logits(sharpness: float) -> None:
+    logits = torch.linspace(-6, 6, 25, dtype=torch.float64)
+    # The power form rounds a few times more than the sigmoid.
+    torch.testing.assert_close(sharpen(logits.sigmoid(), sharpness), (sharpness * logits).sigmoid(), rtol=1e-12, atol=0)
+    ends = torch.tensor([0.0, 0.5, 1.0])
+    assert torch.equal(sharpen(ends, sharpness), ends)
