@@ -109,7 +109,12 @@ class ClampedDescentExport(MethodExport):
         if self.classifier is None:
             if self.names is not None:
                 raise CheckpointError(f"names {self.names}: go with the option classifier; a checkpoint has its own.")
-            return load_checkpoint(checkpoint)
+            try:
+                return load_checkpoint(checkpoint)
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"{error} Weights as torchvision has them need --option classifier=NAME."
+                ) from error
         settings: dict[str, Any] = {"backbone": self.classifier}
         if self.names is not None:
             settings["classes"] = _read_names(self.names)
