@@ -27,6 +27,7 @@ from tests.export.test_reverse_mode import (
 )
 
 models = pytest.importorskip("torchvision.models")
+pytestmark = pytest.mark.slow
 
 # Heights and widths that leave remainders in some of the pools and strides.
 SIZES = {"vgg16": (48, 72), "squeezenet1_0": (80, 70), "mobilenet_v2": (64, 80)}

@@ -87,17 +87,20 @@ RESIZES: dict[str, Function] = {
     "bicubic": resized(size=(24, 5), mode="bicubic"),
     "1D linear": lambda x: F.interpolate(x.flatten(2), size=50, mode="linear"),
 }
+ACTIVATIONS: tuple[Function, ...] = (
+    torch.sigmoid,
+    torch.tanh,
+    F.gelu,
+    F.silu,
+    F.hardsigmoid,
+    F.leaky_relu,
+    F.elu,
+    F.softplus,
+)
 OTHERS: dict[str, Function] = {
     "relu6": F.relu6,
     "hardtanh": lambda x: F.hardtanh(x, -0.5, 1.0),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "hardsigmoid": F.hardsigmoid,
-    "leaky relu": F.leaky_relu,
-    "elu": F.elu,
-    "softplus": F.softplus,
+    "activations": lambda x: torch.cat([activation(x) for activation in ACTIVATIONS], dim=1),
     "prelu": nn.PReLU(4),
     "softmax": lambda x: x.softmax(dim=1),
     "log softmax": lambda x: F.log_softmax(x, dim=2),
@@ -243,6 +246,7 @@ def test_tensorrt_builds_them(written: Written, tmp_path: Path) -> None:
     assert engine.profile == (1, 2, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORWARD_LACKS)
 def test_onnx_runtime_has_what_tensorrt_lacks(name: str) -> None:
     captured = capture(value_and_gradient(Case(CASES[name])), (torch.zeros(1, *SHAPE),))

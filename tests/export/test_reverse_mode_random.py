@@ -160,7 +160,7 @@ def compare(network: nn.Module, image: Tensor) -> None:
     assert relative(gradient, by_autograd(network, image)) < EXACT
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(networks())
 def test_gradient_of_a_random_network(case: tuple[nn.Module, Tensor]) -> None:
     compare(*case)
@@ -180,7 +180,7 @@ def compare_onnx(network: nn.Module, image: Tensor) -> None:
     assert relative(run_onnx(model, image)[1], by_autograd(network, image)) < 1e-6
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(networks(smooth=False))
 def test_onnx_runtime_of_a_random_network(case: tuple[nn.Module, Tensor]) -> None:
     compare_onnx(*case)

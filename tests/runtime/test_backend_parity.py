@@ -13,8 +13,10 @@ from salience.runtime import Bundle, load
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
+from salience.runtime.low_level import Descent
 from salience.runtime.manifest import Precision
 from salience.runtime.methods import METHODS
+from salience.runtime.methods.cgd import loop_settings
 from salience.runtime.tables import entry
 
 # Largest difference from the reference of the same precision, in parts of the largest value, which for maps is near 1.
@@ -25,6 +27,9 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16-weights": 1e-4, "fp16":
 REFERENCE = OnnxRuntimeEngine.name
 OTHERS = [name for name in BACKENDS if name != REFERENCE]
 GRAPHS = [(method, graph) for method in METHODS for graph in entry(METHODS, method, what="method").graphs]
+# A gradient takes another way wherever a ReLU decides otherwise, so no pixel of it can be compared between two engines;
+# that of `cgd` is compared with float64 on either when its bundle is built (`verify.GradientReference`).
+COMPARED = [pair for pair in GRAPHS if pair != ("cgd", "descend")]
 PRECISIONS = get_args(Precision)
 
 Feeds = dict[str, NDArray[Any]]
@@ -65,6 +70,8 @@ def feed(bundle_of: Callable[[str], Path], photos: dict[str, NDArray[np.uint8]],
             if earlier == graph:
                 return feeds
             known |= engine.run(feeds)
+            if "logits" in known:  # each picture a group of its own
+                known["total"] = known["logits"] - known["logits"].max(axis=1, keepdims=True)
         raise AssertionError(graph)
 
     return fed
@@ -74,7 +81,9 @@ def state(images: NDArray[np.float32]) -> Feeds:
     """Network input, and where an iterative method may stand after its first step."""
     batch, _, height, width = images.shape
     prior = np.random.default_rng(1).random((batch, 1, height // 8, width // 8), dtype=np.float32)
-    return {"input": images, "prior": prior.repeat(8, 2).repeat(8, 3), "iteration": np.array([1])}
+    classes = np.eye(5, dtype=np.float32)[np.arange(batch) % 5]
+    descent = {"image": images, "reference": classes / 10, "target": classes, **loop_settings(Descent())}
+    return {"input": images, "prior": prior.repeat(8, 2).repeat(8, 3), "iteration": np.array([1]), **descent}
 
 
 def assert_close(found: Feeds, expected: Feeds, precision: Precision) -> None:
@@ -87,7 +96,7 @@ def assert_close(found: Feeds, expected: Feeds, precision: Precision) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("method", "graph"), GRAPHS)
+@pytest.mark.parametrize(("method", "graph"), COMPARED)
 @pytest.mark.parametrize("backend", OTHERS)
 def test_backends_agree(
     open_engine: Open, feed: Feed, method: str, graph: str, backend: str, precision: Precision, batch: int
