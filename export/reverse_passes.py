@@ -15,7 +15,7 @@ from .reverse_rules import RESIZES, channel_scale
 aten = torch.ops.aten
 
 _VIEWS = {
-    aten.t.default, aten.transpose.int, aten.permute.default, aten.view.default, aten._unsafe_view.default,
+    aten.t.default, aten.transpose.int, aten.permute.default, aten.reshape.default,
     aten.expand.default, aten.unsqueeze.default,
 }  # fmt: skip
 _RESHAPES = {aten.view.default, aten._unsafe_view.default}
@@ -168,8 +168,11 @@ def _simplify(graph: fx.Graph) -> None:
         if node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-        elif node.target in _RESHAPES and sum(isinstance(size, fx.Node) for size in node.args[1]) == 1:
-            node.args = (node.args[0], [-1 if isinstance(size, fx.Node) else size for size in node.args[1]])
+        elif node.target in _RESHAPES:
+            # A view may by now be one of an expansion, which has no memory to look at.
+            node.target = aten.reshape.default
+            if sum(isinstance(size, fx.Node) for size in node.args[1]) == 1:
+                node.args = (node.args[0], [-1 if isinstance(size, fx.Node) else size for size in node.args[1]])
         elif node.target in RESIZES.values():
             _name_by_scale(node)
         elif node.target == aten.max_pool2d_with_indices.default and all(u.args[1] == 0 for u in node.users):

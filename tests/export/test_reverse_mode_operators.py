@@ -73,6 +73,7 @@ POOLS: dict[str, Function] = {
     "adaptive even": nn.AdaptiveAvgPool2d((4, 3)),
     "adaptive uneven": nn.AdaptiveAvgPool2d((5, 7)),
     "adaptive to larger": nn.AdaptiveAvgPool2d((14, 9)),
+    "adaptive twice": nn.Sequential(nn.AdaptiveAvgPool2d((1, 3)), nn.AdaptiveAvgPool2d(1)),
     "adaptive same": nn.AdaptiveAvgPool2d(SHAPE[1:]),
     "1D max": lambda x: F.max_pool1d(x.flatten(2), 3, 2, 1),
     "1D average": lambda x: F.avg_pool1d(x.flatten(2), 4, 2, 1),
