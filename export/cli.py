@@ -48,6 +48,13 @@ def build_engine(
         Path | None,
         typer.Option(help="Folder with images/ and masks/: check the change of F and MAE as well."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="int8: folder with images/ and masks/ to calibrate with; a third of it judges where --images is "
+            "not given."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The bundle's folder. [bundles/METHOD]")] = None,
     batch: Annotated[
         tuple[int, int, int], typer.Option(help="Smallest, best and largest batch of compiled engines.")
@@ -69,6 +76,7 @@ def build_engine(
         engines=_choices(engine or ["onnxruntime"], ENGINES, "--engine"),
         size=size,
         images=images,
+        calibration=calibration,
         profile=batch,
         targets=tuple(target or ()),
         options=parse_pairs(option, "--option"),

@@ -35,6 +35,7 @@ class Graph:
         half: names of tensors that are float16 in the fp16 file, such as what stays on the device between graphs.
         minds_types: the module says itself what is computed in which type; else all of it is in that of the file.
         takes_gradients: the module calls `torch.func`'s gradients, which `reverse_mode` turns into a forward graph.
+        int8_outputs: the outputs before which layers may be int8; None for all.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Graph:
     half: tuple[str, ...] = ()
     minds_types: bool = False
     takes_gradients: bool = False
+    int8_outputs: tuple[str, ...] | None = None
 
     def entry(self, files: dict[Precision, str]) -> GraphEntry:
         """As the manifest describes it."""

@@ -1,19 +1,16 @@
 """From a checkpoint to a bundle: trace, verify, compile, write."""
 
 import datetime
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 from torch import nn
 
-import salience
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.bundle import Bundle
@@ -34,16 +31,19 @@ from salience.runtime.manifest import (
 from salience.runtime.methods import METHODS
 from salience.runtime.tables import entry
 from salience.training.checkpoint import CheckpointHeader
-from salience.training.data.folders import find_pairs
+from salience.training.data.folders import Sample, find_pairs
 from salience.training.preprocessing import Preprocessing
 
 from .bundle import check_target, file_entries, file_sha256, new_folder, write_manifest
 from .compilers import COMPILERS
 from .graph import Graph, MethodExport
 from .graphs import GRAPHS
+from .int8 import add_int8, find_pictures
 from .processing import postprocess_graph, preprocess_graph
+from .provenance import provenance_of
 from .tracing import trace
 from .verify import (
+    Reference,
     check_graph,
     check_metric,
     check_prior,
@@ -67,6 +67,8 @@ class BuildSettings:
         engines: `onnxruntime` and `openvino` are verified on, the others compiled for.
         size: network input (height, width); None keeps the checkpoint's.
         images: folder with images/ and masks/ for the check by metric.
+        calibration: folder with images/ and masks/ that int8 is made with; none of them may be among `images`.
+        verify: False compares nothing, for benchmarks of random weights; the record says that nothing passed.
         profile: smallest, best and largest batch of compiled engines.
         targets: CUDA compute capabilities of compiled engines; empty for the builder's usual ones.
         options: the method's own, as its `MethodExport` names them.
@@ -77,6 +79,8 @@ class BuildSettings:
     engines: tuple[EngineName, ...] = ("onnxruntime",)
     size: tuple[int, int] | None = None
     images: Path | None = None
+    calibration: Path | None = None
+    verify: bool = True
     profile: tuple[int, int, int] = (1, 1, 16)
     targets: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +101,7 @@ class Build:
     entries: dict[str, GraphEntry] = field(default_factory=dict)
     engines: list[EngineEntry] = field(default_factory=list)
     record: Verification = field(default_factory=lambda: Verification(passed=False, tensors=()))
+    references: dict[str, Reference] = field(default_factory=dict)
 
     def add_processing(self) -> None:
         """Write and check the graphs before and after the network."""
@@ -120,30 +125,38 @@ class Build:
                 self._note(tensors=check_prior(self._open("onnxruntime", "prior", "fp32"), size))
 
     def add_graph(self, graph: Graph) -> None:
-        """Trace, verify and compile one graph in every precision."""
+        """Trace, verify and compile one graph in every precision but int8, see `int8.add_int8`."""
         files: dict[Precision, str] = {}
         for precision in self.settings.precisions:
             files[precision] = f"{graph.name}.onnx" if precision == "fp32" else f"{graph.name}.{precision}.onnx"
-            with self.step(f"trace {graph.name} {precision}"):
-                onnx.save(trace(graph, precision), self.folder / files[precision])
+            if precision != "int8":
+                with self.step(f"trace {graph.name} {precision}"):
+                    onnx.save(trace(graph, precision), self.folder / files[precision])
         self.entries[graph.name] = graph.entry(files)
-        with self.step(f"run {graph.name} in PyTorch"):
-            reference = reference_type(graph)(graph, scene_inputs(self.preprocessing))
-        for precision in self.settings.precisions:
-            for engine in self._runnable():
+        if self.settings.verify:
+            with self.step(f"run {graph.name} in PyTorch"):
+                self.references[graph.name] = reference_type(graph)(graph, scene_inputs(self.preprocessing))
+        self.verify_graph(graph, [precision for precision in files if precision != "int8"])
+
+    def verify_graph(self, graph: Graph, precisions: Sequence[Precision]) -> None:
+        """Compare the files of one graph with PyTorch, then compile them."""
+        for precision in precisions:
+            for engine in self.runnable() if self.settings.verify else ():
                 with self.step(f"verify {graph.name} {precision} on {engine}"):
-                    self._note(tensors=check_graph(reference, precision, self._open(engine, graph.name, precision)))
+                    opened = self._open(engine, graph.name, precision)
+                    self._note(tensors=check_graph(self.references[graph.name], precision, opened))
         self._check_passed()
-        for precision in self.settings.precisions:
+        for precision in precisions:
             for engine in (name for name in self.settings.engines if name in COMPILERS):
                 with self.step(f"compile {graph.name} {precision} for {engine}"):
                     self._compile(graph, precision, engine)
 
-    def check_maps(self) -> None:
+    def check_maps(self, samples: Sequence[Sample]) -> None:
         """Measure what approximations cost; where real images are given, compare the maps by metric too."""
+        if not self.settings.verify:
+            return
         found = self.export.approximations(self.network, scene_inputs(self.preprocessing).split(1))
         self.record = self.record.model_copy(update={"approximations": tuple(found)})
-        samples = find_pairs(self.settings.images) if self.settings.images else []
         if not samples:
             return
         with self.step("maps of PyTorch"):
@@ -152,7 +165,7 @@ class Build:
         # The detector that will serve the bundle needs a manifest to read; the final one follows.
         write_manifest(self.folder, self.manifest())
         for precision in self.settings.precisions:
-            for engine in self._runnable():
+            for engine in self.runnable():
                 with self.step(f"maps of {precision} on {engine}"):
                     serve = partial(self.export.serve, self._detector(engine, precision))
                     self._note(metrics=[check_metric(expected, serve, samples, precision, engine)])
@@ -174,14 +187,14 @@ class Build:
 
     def write(self) -> Manifest:
         """Write the record of all checks, and the manifest."""
-        passed = all(check.passed for check in self._checks())
+        passed = self.settings.verify and all(check.passed for check in self._checks())
         self.record = self.record.model_copy(update={"passed": passed})
         (self.folder / VERIFICATION_FILE).write_text(self.record.model_dump_json(indent=1) + "\n")
         manifest = self.manifest()
         write_manifest(self.folder, manifest)
         return manifest
 
-    def _runnable(self) -> list[EngineName]:
+    def runnable(self) -> list[EngineName]:
         """The engines that a graph can be verified on; ONNX Runtime is always one."""
         return ["onnxruntime", *(e for e in self.settings.engines if e not in ("onnxruntime", *COMPILERS))]
 
@@ -284,13 +297,17 @@ def build_network_bundle(
     preprocessing = header.preprocessing
     if settings.size is not None:
         preprocessing = preprocessing.model_copy(update={"size": settings.size})
-    provenance = _provenance(source, header, network, export)
+    provenance = provenance_of(source, header, network, export)
+    pictures = find_pictures(settings) if "int8" in settings.precisions else None
     with new_folder(settings.output) as folder:
         making = Build(header, network, export, preprocessing, folder, settings, provenance, step)
         making.add_processing()
-        for graph in export.graphs(network, preprocessing.size):
+        graphs = export.graphs(network, preprocessing.size)
+        for graph in graphs:
             making.add_graph(graph)
-        making.check_maps()
+        if pictures is not None:
+            add_int8(making, graphs, pictures)
+        making.check_maps(pictures.judged if pictures else _pairs(settings.images))
         return making.write()
 
 
@@ -301,29 +318,8 @@ def _check_engines(settings: BuildSettings) -> None:
             entry(BACKENDS, name, what="engine").require(EngineOptions())
 
 
-def _provenance(
-    source: dict[str, str], header: CheckpointHeader, network: nn.Module, export: MethodExport
-) -> dict[str, Any]:
-    tools = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt_rtx", "tensorrt")
-    # Class names stand in the manifest itself.
-    settings = {name: value for name, value in header.network.items() if name != "classes"}
-    return {
-        **source,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "network": settings,
-        "options": export.model_dump(mode="json", exclude_none=True),
-        "preprocessing": header.preprocessing.model_dump(mode="json"),
-        "training": header.training,
-        "versions": {"salience": salience.__version__, "python": platform.python_version()}
-        | {tool: version for tool in tools if (version := _version(tool))},
-    }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+def _pairs(folder: Path | None) -> list[Sample]:
+    return find_pairs(folder) if folder else []
 
 
 def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:

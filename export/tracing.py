@@ -28,6 +28,8 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
     """
     if precision == "fp16-weights":
         return halve_weights(trace(graph, "fp32"))
+    if precision == "int8":
+        raise ExportError(f"graph {graph.name}: int8 is made of its fp32 file by export.int8, which calibrates.")
     module, interface = graph.at(precision), graph.entry({precision: graph.name}).at(precision)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     dynamic = tuple({0: batch} if spec.shape[0] == "batch" else {} for spec in graph.inputs)

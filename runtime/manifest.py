@@ -14,8 +14,9 @@ VERIFICATION_FILE = "verification.json"
 HOST_GRAPHS = ("preprocess", "prior", "postprocess")
 
 DataType = Literal["float32", "float16", "uint8", "int32", "int64", "bool"]
-# What the weights are stored in and what is computed in; "fp16-weights" computes in fp32.
-Precision = Literal["fp32", "fp16", "fp16-weights"]
+# What the weights are stored in and what is computed in; "fp16-weights" computes in fp32, and in "int8" the layers
+# that need it are fp32.
+Precision = Literal["fp32", "fp16", "fp16-weights", "int8"]
 
 
 def _inside(name: str) -> str:
@@ -171,6 +172,45 @@ class Approximation(_Model):
     mean_abs: float
 
 
+class LayerChange(_Model):
+    """What one layer in int8, all others in fp32, changes: `relative` is the norm of the change of the maps over
+    that of the maps. `kept`: it stays fp32.
+    """
+
+    graph: str
+    layer: str
+    relative: float
+    multiply_adds: int
+    kept: bool
+
+
+class Trial(_Model):
+    """The change of max F and MAE with the `kept` most sensitive layers in fp32."""
+
+    kept: int
+    f_change: float
+    mae_change: float
+
+
+class Quantization(_Model):
+    """How the int8 layers were chosen.
+
+    `calibrated` pictures gave the ranges, `tuned` pictures the changes, which had to be at most `limit`.
+    """
+
+    calibrated: int
+    tuned: int
+    limit: float
+    layers: tuple[LayerChange, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def kept_share(self) -> float:
+        """The part of the layers' multiply-adds that stays fp32: the price of accuracy."""
+        total = sum(layer.multiply_adds for layer in self.layers)
+        return sum(layer.multiply_adds for layer in self.layers if layer.kept) / max(total, 1)
+
+
 class Verification(_Model):
     """The content of `verification.json`."""
 
@@ -178,3 +218,4 @@ class Verification(_Model):
     tensors: tuple[TensorCheck, ...]
     metrics: tuple[MetricCheck, ...] = ()
     approximations: tuple[Approximation, ...] = ()
+    quantization: Quantization | None = None

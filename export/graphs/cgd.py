@@ -159,6 +159,7 @@ class ClampedDescentExport(MethodExport):
                 feeds=lambda images: _check_feeds(network, images),
                 minds_types=True,
                 takes_gradients=True,
+                int8_outputs=("logits",),  # the forward pass: gradients in int8 lose the object
             )
         ]
 

@@ -130,6 +130,7 @@ class GradientInducedExport(MethodExport):
                 outputs=(guide,),
                 feeds=summed,
                 minds_types=True,
+                int8_outputs=(),  # once a group, and its range grows with the group
             ),
             Graph(
                 name="segment",

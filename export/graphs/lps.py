@@ -179,6 +179,7 @@ class PromoterExport(MethodExport):
                 feeds=lambda images: (*plain(images), check_prior(len(images), size), torch.tensor([1])),
                 half=("embedding", "pooled"),
                 minds_types=True,
+                int8_outputs=(),  # its time is reading the embedding, not multiplying
             ),
         ]
 

@@ -1,0 +1,149 @@
+"""Which layers of a bundle may be int8: each is tried alone, and what changes the maps most stays fp32."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from salience.runtime.backends.engine import EngineOptions
+from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
+from salience.runtime.detector import Detector
+from salience.runtime.errors import ExportError
+from salience.runtime.evaluation.metrics import Scores
+from salience.runtime.manifest import LayerChange, Quantization, Trial
+from salience.training.data.folders import Sample
+
+from .operations import multiply_adds
+from .quantization import Ranges, layers, quantize
+from .verify import score_maps
+
+# Pictures on which each layer is tried alone.
+TRIED = 8
+# Half of what the check of the build allows, which sees other pictures.
+LIMIT = 2.5e-3
+
+Serve = Callable[[Detector, NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class Layer(NamedTuple):
+    """A layer of one of the bundle's graphs."""
+
+    graph: str
+    name: str
+
+
+@dataclass
+class Chooser:
+    """Finds the layers of a bundle that may be int8.
+
+    Attributes:
+        detector: serves the bundle in fp32, by ONNX Runtime.
+        serve: the map (H, W) of a picture by a detector.
+        models: the fp32 graphs that have layers, by name.
+        ranges: of their tensors.
+        outputs: of each graph: the outputs before which layers may be int8; None for all.
+        calibrated: the number of pictures that gave the ranges.
+    """
+
+    detector: Detector
+    serve: Serve
+    models: Mapping[str, ModelProto]
+    ranges: Mapping[str, Ranges]
+    outputs: Mapping[str, Sequence[str] | None]
+    calibrated: int
+    trials: list[Trial] = field(default_factory=list)
+
+    def candidates(self) -> list[Layer]:
+        """All layers that may be int8."""
+        return [
+            Layer(graph, name) for graph, model in self.models.items() for name in layers(model, self.outputs[graph])
+        ]
+
+    def quantized(self, chosen: Sequence[Layer]) -> dict[str, ModelProto]:
+        """Every graph with its `chosen` layers in int8."""
+        return {
+            graph: quantize(model, self.ranges[graph], [layer.name for layer in chosen if layer.graph == graph])
+            for graph, model in self.models.items()
+        }
+
+    def choose(self, samples: Sequence[Sample]) -> Quantization:
+        """Rank the layers, then keep as few in fp32 as the scores on `samples` allow.
+
+        Raises:
+            ExportError: no layer may be int8.
+        """
+        changes = self.rank([sample.load()[0] for sample in samples[:: max(1, len(samples) // TRIED)][:TRIED]])
+        order = sorted(changes, key=lambda layer: -changes[layer])
+        expected = score_maps(samples, lambda image: self.serve(self.detector, image))
+        kept = set(order[: self._fewest(order, samples, expected)])
+        counts = {graph: multiply_adds(model) for graph, model in self.models.items()}
+        return Quantization(
+            calibrated=self.calibrated,
+            tuned=len(samples),
+            limit=LIMIT,
+            layers=tuple(
+                LayerChange(
+                    graph=layer.graph, layer=layer.name, relative=change, kept=layer in kept,
+                    multiply_adds=counts[layer.graph].get(layer.name, 0),
+                )
+                for layer, change in changes.items()
+            ),
+            trials=tuple(self.trials),
+        )  # fmt: skip
+
+    def rank(self, images: Sequence[NDArray[np.uint8]]) -> dict[Layer, float]:
+        """The relative change of the maps of `images` by each layer alone."""
+        expected = [self.serve(self.detector, image) for image in images]
+        size = max(float(np.linalg.norm([np.linalg.norm(values) for values in expected])), 1e-12)
+        changes = {}
+        for layer in self.candidates():
+            alone = quantize(self.models[layer.graph], self.ranges[layer.graph], [layer.name])
+            with self._replaced({layer.graph: alone}) as detector:
+                found = [self.serve(detector, image) for image in images]
+            off = [np.linalg.norm(got - want) for got, want in zip(found, expected, strict=True)]
+            changes[layer] = float(np.linalg.norm(off)) / size
+        return changes
+
+    def _fewest(self, order: Sequence[Layer], samples: Sequence[Sample], expected: Scores) -> int:
+        """How many of `order` must stay fp32: doubled until the scores hold, then halved back."""
+        low, high = -1, 0
+        while not self._holds(order, high, samples, expected):
+            low, high = high, max(1, 2 * high)
+            if high >= len(order):
+                raise ExportError(
+                    f"int8: with {low} of {len(order)} layers in fp32 max F or MAE still changes by more than {LIMIT}; "
+                    "leave int8 out, or calibrate with other pictures."
+                )
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._holds(order, middle, samples, expected):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _holds(self, order: Sequence[Layer], kept: int, samples: Sequence[Sample], expected: Scores) -> bool:
+        with self._replaced(self.quantized(order[kept:])) as detector:
+            found = score_maps(samples, lambda image: self.serve(detector, image))
+        trial = Trial(kept=kept, f_change=found.f_max - expected.f_max, mae_change=found.mae - expected.mae)
+        self.trials.append(trial)
+        return max(abs(trial.f_change), abs(trial.mae_change)) <= LIMIT
+
+    @contextmanager
+    def _replaced(self, models: Mapping[str, ModelProto]) -> Iterator[Detector]:
+        """A detector with other graphs in some places."""
+        engines = dict(self.detector.engines)
+        with tempfile.TemporaryDirectory() as folder:
+            for graph, model in models.items():
+                path = Path(folder) / f"{graph}.onnx"
+                onnx.save(model, path)
+                entry = self.detector.bundle.manifest.graphs[graph]
+                engines[graph] = OnnxRuntimeEngine.open_graph(path, entry, EngineOptions())
+        yield type(self.detector)(self.detector.bundle, engines, self.detector.precision, None)
