@@ -21,7 +21,7 @@ from salience.training.preprocessing import Preprocessing
 
 from .bundle import file_entries, file_sha256, write_manifest
 from .graph import Graph
-from .quantization import Feeds, Ranges, calibrate, check_int8, layers
+from .quantization import Feeds, Ranges, calibrate, check_int8, layers, with_types
 from .sensitivity import Chooser, Layer
 from .tracing import trace
 
@@ -77,11 +77,11 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
     for graph in deep:
         with build.step(f"calibrate {graph.name}"):
             ranges[graph.name] = calibrate(models[graph.name], _feeds(graph, calibration, build.preprocessing))
-    with _serving(build, models) as detector:
+    with _serving(build, models) as detectors:
         chooser = Chooser(
-            detector=detector,
+            detectors=detectors,
             serve=build.export.serve,
-            models={graph.name: models[graph.name] for graph in deep},
+            models={graph.name: with_types(models[graph.name]) for graph in deep},
             ranges=ranges,
             outputs={graph.name: graph.int8_outputs for graph in deep},
             calibrated=len(calibration),
@@ -123,8 +123,8 @@ def _feeds(graph: Graph, samples: Sequence[Sample], preprocessing: Preprocessing
 
 
 @contextmanager
-def _serving(build: "Build", models: dict[str, ModelProto]) -> Iterator[Detector]:
-    """The bundle as it serves in fp32, by ONNX Runtime on the CPU."""
+def _serving(build: "Build", models: dict[str, ModelProto]) -> Iterator[list[Detector]]:
+    """The bundle as it serves in fp32 on the CPU, by every engine that it is verified on."""
     fp32: Precision = "fp32"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -138,7 +138,7 @@ def _serving(build: "Build", models: dict[str, ModelProto]) -> Iterator[Detector
             update={"graphs": entries, "engines": (), "default_precision": fp32, "files": file_entries(folder)}
         )
         write_manifest(folder, manifest)
-        yield load(folder, backend="onnxruntime", device="cpu")
+        yield [load(folder, backend=engine, device="cpu") for engine in build.runnable()]
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

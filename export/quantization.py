@@ -2,7 +2,7 @@
 
 Activations are signed and symmetric, one scale a tensor, weights symmetric, one scale an output channel; biases stay
 floats, since TensorRT reads no quantised ones. ONNX Runtime's quantiser finds the ranges and places the nodes; what
-this module adds is which layers, and three changes that its own graph optimiser needs to keep to that choice.
+this module adds is which layers, and two changes that its own graph optimiser needs to keep to that choice.
 """
 
 import logging
@@ -27,7 +27,6 @@ Ranges: TypeAlias = Any  # onnxruntime.quantization.calibrate.TensorsData
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 # What runs on int8 between two layers; alone it would gain nothing.
 BETWEEN = frozenset({"Add", "Clip", "MaxPool", "Relu"})
-_ACTIVATIONS = frozenset({"Clip", "Relu"})
 # Layers that stay fp32 must read fp32, see `_read_floats`.
 _FLOAT_READERS = LAYERS | {"ConvTranspose"}
 
@@ -71,9 +70,16 @@ def calibrate(model: ModelProto, feeds: Iterable[Feeds]) -> Ranges:
             extra_options={"symmetric": True},
         )  # fmt: skip
         calibrator.collect_data(Reader())
-        ranges = calibrator.compute_data()
-    _tie_activations(model, ranges)
-    return ranges
+        return calibrator.compute_data()
+
+
+def with_types(model: ModelProto) -> ModelProto:
+    """A copy of `model` that says the type of every tensor, which `quantize` would else find out at each call."""
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    copied = onnx.shape_inference.infer_shapes(model)
+    add_infer_metadata(copied)
+    return copied
 
 
 def quantize(model: ModelProto, ranges: Ranges, chosen: Iterable[str]) -> ModelProto:
@@ -93,6 +99,8 @@ def quantize(model: ModelProto, ranges: Ranges, chosen: Iterable[str]) -> ModelP
     copied.CopyFrom(model)
     if not names:
         return copied
+    if not copied.metadata_props:
+        copied = with_types(copied)
     options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     between = _between(model, names)
     try:
@@ -156,17 +164,6 @@ def _between(model: ModelProto, chosen: set[str]) -> set[str]:
         if node.name in inside:
             read.update(node.input)
     return inside - chosen
-
-
-def _tie_activations(model: ModelProto, ranges: Ranges) -> None:
-    """Give what goes into a ReLU alone the range of what comes out: what is cut off there needs no levels."""
-    readers = _readers(model)
-    for node in model.graph.node:
-        users = readers[node.output[0]]
-        if len(users) == 1 and users[0].op_type in _ACTIVATIONS and node.op_type in LAYERS | {"Add"}:
-            source, target = node.output[0], users[0].output[0]
-            if source in ranges.data and target in ranges.data:
-                ranges.data[source] = ranges.data[target]
 
 
 def _read_floats(model: ModelProto) -> None:
@@ -233,14 +230,6 @@ def _drop_unused(model: ModelProto) -> None:
 
 def _producers(model: ModelProto) -> dict[str, NodeProto]:
     return {name: node for node in model.graph.node for name in node.output}
-
-
-def _readers(model: ModelProto) -> dict[str, list[NodeProto]]:
-    found: dict[str, list[NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            found[name].append(node)
-    return found
 
 
 @contextmanager

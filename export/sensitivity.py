@@ -1,9 +1,9 @@
 """Which layers of a bundle may be int8: each is tried alone, and what changes the maps most stays fp32."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from salience.runtime.backends.engine import EngineOptions
-from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
 from salience.runtime.detector import Detector
 from salience.runtime.errors import ExportError
 from salience.runtime.evaluation.metrics import Scores
@@ -44,7 +43,7 @@ class Chooser:
     """Finds the layers of a bundle that may be int8.
 
     Attributes:
-        detector: serves the bundle in fp32, by ONNX Runtime.
+        detectors: serve the bundle in fp32, one an engine that int8 must hold on; layers are ranked by the first.
         serve: the map (H, W) of a picture by a detector.
         models: the fp32 graphs that have layers, by name.
         ranges: of their tensors.
@@ -52,7 +51,7 @@ class Chooser:
         calibrated: the number of pictures that gave the ranges.
     """
 
-    detector: Detector
+    detectors: Sequence[Detector]
     serve: Serve
     models: Mapping[str, ModelProto]
     ranges: Mapping[str, Ranges]
@@ -81,7 +80,7 @@ class Chooser:
         """
         changes = self.rank([sample.load()[0] for sample in samples[:: max(1, len(samples) // TRIED)][:TRIED]])
         order = sorted(changes, key=lambda layer: -changes[layer])
-        expected = score_maps(samples, lambda image: self.serve(self.detector, image))
+        expected = score_maps(samples, partial(self.serve, self.detectors[0]))
         kept = set(order[: self._fewest(order, samples, expected)])
         counts = {graph: multiply_adds(model) for graph, model in self.models.items()}
         return Quantization(
@@ -100,13 +99,14 @@ class Chooser:
 
     def rank(self, images: Sequence[NDArray[np.uint8]]) -> dict[Layer, float]:
         """The relative change of the maps of `images` by each layer alone."""
-        expected = [self.serve(self.detector, image) for image in images]
+        first = self.detectors[0]
+        expected = [self.serve(first, image) for image in images]
         size = max(float(np.linalg.norm([np.linalg.norm(values) for values in expected])), 1e-12)
         changes = {}
         for layer in self.candidates():
             alone = quantize(self.models[layer.graph], self.ranges[layer.graph], [layer.name])
-            with self._replaced({layer.graph: alone}) as detector:
-                found = [self.serve(detector, image) for image in images]
+            detector = _with_graphs(first, {layer.graph: alone})
+            found = [self.serve(detector, image) for image in images]
             off = [np.linalg.norm(got - want) for got, want in zip(found, expected, strict=True)]
             changes[layer] = float(np.linalg.norm(off)) / size
         return changes
@@ -130,20 +130,24 @@ class Chooser:
         return high
 
     def _holds(self, order: Sequence[Layer], kept: int, samples: Sequence[Sample], expected: Scores) -> bool:
-        with self._replaced(self.quantized(order[kept:])) as detector:
-            found = score_maps(samples, lambda image: self.serve(detector, image))
-        trial = Trial(kept=kept, f_change=found.f_max - expected.f_max, mae_change=found.mae - expected.mae)
-        self.trials.append(trial)
-        return max(abs(trial.f_change), abs(trial.mae_change)) <= LIMIT
+        models = self.quantized(order[kept:])
+        holds = True
+        for detector in self.detectors:
+            found = score_maps(samples, partial(self.serve, _with_graphs(detector, models)))
+            backend = next(iter(detector.engines.values())).name
+            changes = {"f_change": found.f_max - expected.f_max, "mae_change": found.mae - expected.mae}
+            self.trials.append(Trial(kept=kept, backend=backend, **changes))
+            holds = holds and max(map(abs, changes.values())) <= LIMIT
+        return holds
 
-    @contextmanager
-    def _replaced(self, models: Mapping[str, ModelProto]) -> Iterator[Detector]:
-        """A detector with other graphs in some places."""
-        engines = dict(self.detector.engines)
-        with tempfile.TemporaryDirectory() as folder:
-            for graph, model in models.items():
-                path = Path(folder) / f"{graph}.onnx"
-                onnx.save(model, path)
-                entry = self.detector.bundle.manifest.graphs[graph]
-                engines[graph] = OnnxRuntimeEngine.open_graph(path, entry, EngineOptions())
-        yield type(self.detector)(self.detector.bundle, engines, self.detector.precision, None)
+
+def _with_graphs(detector: Detector, models: Mapping[str, ModelProto]) -> Detector:
+    """`detector` with other graphs in some places."""
+    engines = dict(detector.engines)
+    with tempfile.TemporaryDirectory() as folder:
+        for graph, model in models.items():
+            path = Path(folder) / f"{graph}.onnx"
+            onnx.save(model, path)
+            entry = detector.bundle.manifest.graphs[graph]
+            engines[graph] = type(engines[graph]).open_graph(path, entry, EngineOptions())
+    return type(detector)(detector.bundle, engines, detector.precision, None)

@@ -27,8 +27,9 @@ SCENES = 10
 # Norm of the error over norm of the expected values. fp32: rounding of some 60 layers in another order,
 # measured 2e-6 to 2e-5. fp16: a step of 5e-4 in every weight, and for "fp16" in every activation too, through
 # some 60 layers, measured 5e-3 to 2e-2; a conversion that goes wrong (a lost layer, a swapped axis) is off by .3
-# or more.
-TENSOR_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16-weights": 5e-2, "fp16": 5e-2, "int8": 0.3}
+# or more. int8: steps of 1 in 127, measured 6e-2 to 4e-1 on scenes, which calibration did not see; a file of which a
+# runtime quantised more than was meant was off by .97. What decides there is the metric.
+TENSOR_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16-weights": 5e-2, "fp16": 5e-2, "int8": 0.6}
 # The least that is allowed of graphs with a backward pass, see `GradientReference`.
 GRADIENT_TOLERANCE: dict[Precision, float] = {"fp32": 3e-3, "fp16-weights": 5e-2, "fp16": 5e-2, "int8": 1.0}
 

@@ -185,9 +185,10 @@ class LayerChange(_Model):
 
 
 class Trial(_Model):
-    """The change of max F and MAE with the `kept` most sensitive layers in fp32."""
+    """The change of max F and MAE on one backend with the `kept` most sensitive layers in fp32."""
 
     kept: int
+    backend: str
     f_change: float
     mae_change: float
 

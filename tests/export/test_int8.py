@@ -1,0 +1,178 @@
+"""int8 bundles: which pictures make and judge them, which layers stay fp32, what the record says."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from salience.export import sensitivity
+from salience.export.int8 import find_pictures
+from salience.export.pipeline import BuildSettings, build
+from salience.export.quantization import check_int8
+from salience.export.sensitivity import LIMIT, Chooser, Layer
+from salience.runtime.bundle import Bundle
+from salience.runtime.detector import load
+from salience.runtime.errors import ExportError
+from salience.runtime.evaluation.metrics import Scores
+from salience.runtime.manifest import Quantization, Verification
+from salience.training.data.folders import find_pairs
+
+pytest.importorskip("onnxruntime")
+
+
+def made(method: str, checkpoint: Path, output: Path, **settings: Any) -> Bundle:
+    chosen: dict[str, Any] = {"precisions": ("fp32", "int8"), "verify": False, **settings}
+    build(method, checkpoint, BuildSettings(output=output, **chosen), step=lambda name: nullcontext())
+    return Bundle(output)
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(checkpoints: dict[str, Path], pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of `multis`, judged on a third of the pictures; layers are tried on one picture alone, to be quick."""
+    output = tmp_path_factory.mktemp("int8") / "multis"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensitivity, "TRIED", 1)
+        chosen: dict[str, Any] = {"precisions": ("int8",), "calibration": pairs_folder, "verify": True}
+        return made("multis", checkpoints["multis"], output, **chosen)
+
+
+def record_of(bundle: Bundle) -> Verification:
+    record = bundle.verification()
+    assert record is not None
+    return record
+
+
+def quantization_of(bundle: Bundle) -> Quantization:
+    found = record_of(bundle).quantization
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow
+def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None:
+    found = quantization_of(int8_bundle)
+    assert (found.calibrated, found.tuned) == (8, 8)
+    kept = [layer for layer in found.layers if layer.kept]
+    worst = sorted(found.layers, key=lambda layer: -layer.relative)[: len(kept)]
+    assert {layer.layer for layer in kept} == {layer.layer for layer in worst}
+    chosen = [trial for trial in found.trials if trial.kept == len(kept)]
+    assert [trial.backend for trial in chosen] == ["onnxruntime"]
+    assert max(abs(chosen[0].f_change), abs(chosen[0].mae_change)) <= LIMIT == found.limit
+    assert all(layer.multiply_adds > 0 and layer.relative > 0 for layer in found.layers)
+    assert 0 <= found.kept_share < 1
+
+
+@pytest.mark.slow
+def test_the_file_has_the_chosen_layers_in_int8(int8_bundle: Bundle, bundle: Path) -> None:
+    model = onnx.load(int8_bundle.graph_file("saliency", "int8"))
+    check_int8(model, [layer.layer for layer in quantization_of(int8_bundle).layers if not layer.kept])
+    assert [node.op_type for node in model.graph.node if node.domain == "salience"] == ["MaxoutFusion"]
+    plain = bundle / "saliency.onnx"
+    assert int8_bundle.graph_file("saliency", "int8").stat().st_size < plain.stat().st_size
+
+
+@pytest.mark.slow
+def test_int8_is_judged_by_metric(int8_bundle: Bundle) -> None:
+    record = record_of(int8_bundle)
+    assert record.passed
+    (check,) = [check for check in record.metrics if check.precision == "int8"]
+    assert check.images == 4
+    assert {c.batch for c in record.tensors if c.precision == "int8"} == {1, 2, 5}
+
+
+@pytest.mark.slow
+def test_int8_serves(int8_bundle: Bundle, bundle: Path, photos: dict[str, Any]) -> None:
+    exact = load(bundle, precision="fp32").predict(photos["coffee"]).values
+    found = load(int8_bundle.path, precision="int8").predict(photos["coffee"]).values
+    assert 1e-6 < np.abs(found - exact).mean() < 0.05
+
+
+def test_int8_alone_needs_no_fp32_file(checkpoints: dict[str, Path], pairs_folder: Path, tmp_path: Path) -> None:
+    bundle = made("lps", checkpoints["lps"], tmp_path / "lps", precisions=("int8",), calibration=pairs_folder)
+    files = {name: entry.files for name, entry in bundle.manifest.graphs.items()}
+    assert files["embed"] == {"int8": "embed.int8.onnx"}
+    assert files["refine"] == {"int8": "refine.onnx"}  # it has no layers
+    assert not (tmp_path / "lps" / "embed.onnx").exists()
+    assert not record_of(bundle).passed  # nothing was compared
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["arn", "cgd", "gicd", "lps", "multis"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_every_method_runs_in_int8(
+    checkpoints: dict[str, Path], pairs_folder: Path, tmp_path: Path, method: str, engine: Any, photos: dict[str, Any]
+) -> None:
+    bundle = made(method, checkpoints[method], tmp_path / method, calibration=pairs_folder)
+    prior = np.linspace(0, 1, 96, dtype=np.float32)[None].repeat(64, axis=0)
+    maps = []
+    for precision in ("fp32", "int8"):
+        detector: Any = load(bundle.path, precision=precision, backend=engine)
+        found = detector.promote(photos["coffee"], prior) if method == "lps" else detector.predict(photos["coffee"])
+        maps.append(found.values)
+    assert 0 < np.abs(maps[0] - maps[1]).mean() < 0.1
+
+
+def test_int8_of_a_gradient_graph_leaves_the_backward_pass(
+    checkpoints: dict[str, Path], pairs_folder: Path, tmp_path: Path
+) -> None:
+    bundle = made("cgd", checkpoints["cgd"], tmp_path / "cgd", calibration=pairs_folder)
+    plain, found = (onnx.load(bundle.graph_file("descend", precision)) for precision in ("fp32", "int8"))
+    convolutions = [node for node in plain.graph.node if node.op_type == "Conv"]
+    dequantised = {name for n in found.graph.node if n.op_type == "DequantizeLinear" for name in n.output}
+    int8 = [n for n in found.graph.node if n.op_type == "Conv" and set(n.input[:2]) <= dequantised]
+    assert 0.3 * len(convolutions) < len(int8) < 0.7 * len(convolutions)
+
+
+def test_int8_needs_pictures(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="pass --calibration DIR"):
+        made("multis", checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_calibrates_does_not_judge(pairs_folder: Path, tmp_path: Path) -> None:
+    """Compared by content: a copy under another name is the same picture."""
+    others = tmp_path / "others"
+    sample = find_pairs(pairs_folder)[0]
+    for kind, source in (("images", sample.image), ("masks", sample.masks[0])):
+        (others / kind).mkdir(parents=True)
+        shutil.copy(source, others / kind / f"renamed{source.suffix}")
+    settings = BuildSettings(output=tmp_path / "out", calibration=pairs_folder, images=others)
+    with pytest.raises(ExportError, match="1 of 1 are in --calibration too, such as others/renamed"):
+        find_pictures(settings)
+
+
+def test_without_other_pictures_a_third_is_held_out(pairs_folder: Path, tmp_path: Path) -> None:
+    found = find_pictures(BuildSettings(output=tmp_path / "out", calibration=pairs_folder))
+    assert (len(found.calibration), len(found.judged)) == (8, 4)
+    assert not {sample.name for sample in found.calibration} & {sample.name for sample in found.judged}
+
+
+class Counting(Chooser):
+    """Its scores hold with `needed` layers in fp32 or more."""
+
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+        self.asked: list[int] = []
+
+    def _holds(self, order: Sequence[Layer], kept: int, samples: Any, expected: Scores) -> bool:
+        self.asked.append(kept)
+        return kept >= self.needed
+
+
+@pytest.mark.parametrize("needed", [0, 1, 2, 3, 7, 8, 9, 19])
+def test_the_fewest_layers_are_kept(needed: int) -> None:
+    order = [Layer("saliency", str(index)) for index in range(40)]
+    chooser = Counting(needed)
+    assert chooser._fewest(order, [], None) == needed  # type: ignore[arg-type]
+    assert len(chooser.asked) <= 11
+
+
+def test_where_no_layer_may_be_int8_the_build_says_so() -> None:
+    order = [Layer("saliency", str(index)) for index in range(5)]
+    with pytest.raises(ExportError, match="int8: with 4 of 5 layers in fp32"):
+        Counting(100)._fewest(order, [], None)  # type: ignore[arg-type]
