@@ -13,18 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.method_maps import Grey, group_maps, groups_of, pairs_of, single_maps
 from salience.runtime import Detector, GroupDetector, load
 from salience.runtime.evaluation.metrics import MetricAccumulator
-from salience.runtime.images import decode_grey
-from salience.training.data.folders import Sample, find_pairs, split_by_file
+from salience.runtime.evaluation.pairs import Pair
+from salience.runtime.images import decode, decode_grey, decode_mask
 
-Maps = Callable[[Sequence[Sample]], list[NDArray[np.uint8]]]
+Maps = Callable[[Sequence[Pair]], list[Grey]]
 _TILE = 120
 _SHOWN = 3
 
@@ -41,35 +41,24 @@ def main() -> None:
     parser.add_argument("--part", choices=["train", "val", "test"], default="test")
     parser.add_argument("--output", type=Path, default=Path("groups"))
     options = parser.parse_args()
-    groups = read_groups(options)
+    groups = groups_of(pairs_of(options.data, splits=options.splits, part=options.part if options.splits else None))
     forms = all_forms(options)
     results: dict[str, dict[str, dict[str, float | None]]] = {}
-    sheet: list[list[NDArray[np.uint8]]] = []
+    sheet: list[list[Grey]] = []
     maps = {
-        name: {group: form(samples) for group, samples in track(groups.items(), name, console=Console(stderr=True))}
+        name: {group: form(pairs) for group, pairs in track(groups.items(), name, console=Console(stderr=True))}
         for name, form in forms.items()
     }
     for name, found in maps.items():
         results[name] = score(groups, found)
-    for group, samples in groups.items():
-        for index in np.linspace(0, len(samples) - 1, _SHOWN).astype(int):
-            image, mask = samples[index].load()
+    for group, pairs in groups.items():
+        for index in np.linspace(0, len(pairs) - 1, _SHOWN).astype(int):
+            image, mask = decode(pairs[index].source), decode_mask(pairs[index].mask)
             planes = [mask.astype(np.uint8) * 255, *(maps[name][group][index] for name in forms)]
             sheet.append([image, *(np.repeat(plane[..., None], 3, axis=2) for plane in planes)])
     report(results)
     options.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     save_sheet(sheet, options.output.with_suffix(".png"))
-
-
-def read_groups(options: argparse.Namespace) -> dict[str, list[Sample]]:
-    """The pictures of each group."""
-    samples = find_pairs(options.data)
-    if options.splits:
-        samples = split_by_file(samples, options.splits, options.part)
-    groups: dict[str, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.name.split("/")[1], []).append(sample)
-    return groups
 
 
 def all_forms(options: argparse.Namespace) -> dict[str, Maps]:
@@ -79,37 +68,40 @@ def all_forms(options: argparse.Namespace) -> dict[str, Maps]:
         raise SystemExit(f"{options.bundle}: expected a bundle of gicd.")
     forms: dict[str, Maps] = {}
     if options.maps:
-        forms[options.maps] = lambda samples: [stored(options.data / options.maps, sample) for sample in samples]
+        forms[options.maps] = lambda pairs: [stored(options.data / options.maps, pair) for pair in pairs]
     if options.single:
         single = load(options.single)
-        forms[f"{single.bundle.manifest.method}, picture by picture"] = lambda samples: one_by_one(single, samples)
+        forms[f"{single.bundle.manifest.method}, picture by picture"] = lambda pairs: one_by_one(single, pairs)
     if options.without:
         without = load(options.without)
-        forms["gicd without induction"] = lambda samples: one_by_one(without, samples)
-    forms["gicd, each picture a group"] = lambda samples: one_by_one(detector, samples)
-    forms["gicd"] = lambda samples: [found.grey() for found in detector.predict_group([s.image for s in samples])]
+        forms["gicd without induction"] = lambda pairs: one_by_one(without, pairs)
+    forms["gicd, each picture a group"] = lambda pairs: one_by_one(detector, pairs)
+    forms["gicd"] = lambda pairs: grouped(detector, pairs)
     return forms
 
 
-def one_by_one(detector: Detector, samples: Sequence[Sample]) -> list[NDArray[np.uint8]]:
+def one_by_one(detector: Detector, pairs: Sequence[Pair]) -> list[Grey]:
     """Every picture by itself."""
-    return [detector.predict(sample.image).grey() for sample in samples]
+    return [found[""] for found in single_maps(detector, pairs)]
 
 
-def stored(folder: Path, sample: Sample) -> NDArray[np.uint8]:
+def grouped(detector: GroupDetector, pairs: Sequence[Pair]) -> list[Grey]:
+    """The pictures as one group."""
+    return [found[""] for found in group_maps(detector, pairs)]
+
+
+def stored(folder: Path, pair: Pair) -> Grey:
     """The map of a picture from a folder."""
-    return decode_grey(folder / f"{sample.name.partition('/')[2]}.png")
+    return decode_grey(folder / f"{pair.name}.png")
 
 
-def score(
-    groups: dict[str, list[Sample]], maps: dict[str, list[NDArray[np.uint8]]]
-) -> dict[str, dict[str, float | None]]:
+def score(groups: dict[str, list[Pair]], maps: dict[str, list[Grey]]) -> dict[str, dict[str, float | None]]:
     """Scores of each group, and of all pictures."""
     total, found = MetricAccumulator(), {}
-    for group, samples in groups.items():
+    for group, pairs in groups.items():
         part = MetricAccumulator()
-        for sample, values in zip(samples, maps[group], strict=True):
-            mask = sample.load()[1]
+        for pair, values in zip(pairs, maps[group], strict=True):
+            mask = decode_mask(pair.mask)
             part.add(values, mask)
             total.add(values, mask)
         found[group] = part.scores().model_dump()
@@ -126,7 +118,7 @@ def report(results: dict[str, dict[str, dict[str, float | None]]]) -> None:
     Console(width=160).print(table)
 
 
-def save_sheet(lines: list[list[NDArray[np.uint8]]], path: Path) -> None:
+def save_sheet(lines: list[list[Grey]], path: Path) -> None:
     """Pictures, masks and maps, a line each."""
     sheet = Image.new("RGB", (_TILE * len(lines[0]), _TILE * len(lines)))
     for row, line in enumerate(lines):

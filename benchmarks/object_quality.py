@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.method_maps import low_level_map, pairs_of
 from salience.runtime import ClampedDescentDetector, load
-from salience.runtime.detector import Prepared
 from salience.runtime.evaluation.metrics import MetricAccumulator
+from salience.runtime.evaluation.pairs import Pair
 from salience.runtime.images import decode_mask
-from salience.runtime.low_level import PRESETS, Preset, Refinement, low_level, segment
-from salience.training.data.folders import Sample, find_pairs, split_by_file
+from salience.runtime.low_level import PRESETS, Preset, Refinement
 
 _DEFAULT = PRESETS["default"]
 _RAW = Refinement(theta=0, smooth=False, refine=False, gain=1, prune=0)
@@ -62,14 +62,13 @@ def main() -> None:
     detector = load(options.bundle, backend=options.backend)
     if not isinstance(detector, ClampedDescentDetector):
         raise SystemExit(f"{options.bundle}: expected a bundle of cgd.")
-    samples = find_pairs(options.data)
-    if options.splits:
-        samples = split_by_file(samples, options.splits, options.part)
-    samples = samples[: options.count]
+    pairs = pairs_of(options.data, splits=options.splits, part=options.part if options.splits else None)[
+        : options.count
+    ]
     scores = {name: MetricAccumulator() for name in (*ROWS, "low-level map alone")}
     sheet = []
-    for index, sample in enumerate(track(samples, console=Console(stderr=True))):
-        sheet += measure(detector, sample, scores, show=index < 12)
+    for index, pair in enumerate(track(pairs, console=Console(stderr=True))):
+        sheet += measure(detector, pair, scores, show=index < 12)
     rows = {name: accumulator.scores().model_dump() for name, accumulator in scores.items()}
     table = Table("map", "max F", "mean F", "S", "max E", "MAE")
     for name, row in rows.items():
@@ -80,10 +79,10 @@ def main() -> None:
 
 
 def measure(
-    detector: ClampedDescentDetector, sample: Sample, scores: dict[str, MetricAccumulator], *, show: bool
+    detector: ClampedDescentDetector, pair: Pair, scores: dict[str, MetricAccumulator], *, show: bool
 ) -> list[list[NDArray[np.uint8]]]:
     """Score every row's map of one picture; a line of the contact sheet where it is to be shown."""
-    prepared, mask = detector.prepare(sample.image), decode_mask(sample.masks[0])
+    prepared, mask = detector.prepare(pair.source), decode_mask(pair.mask)
     loops = {preset.descent for preset in ROWS.values()}
     ends = {descent: detector.descend([prepared], [None], descent)[0] for descent in loops}
     maps = {name: detector.object_map(prepared, ends[preset.descent], preset).values for name, preset in ROWS.items()}
@@ -94,14 +93,6 @@ def measure(
         return []
     grey = [mask * np.uint8(255), *(np.rint(maps[name] * 255).astype(np.uint8) for name in SHOWN)]
     return [[prepared.image, *(np.repeat(plane[..., None], 3, axis=2) for plane in grey)]]
-
-
-def low_level_map(detector: ClampedDescentDetector, prepared: Prepared) -> NDArray[np.float32]:
-    """The map that refines, by itself."""
-    image = np.rint(prepared.tensor[0]).astype(np.uint8).transpose(1, 2, 0)
-    refinement = PRESETS["paper"].refinement
-    regions = segment(image, refinement.superpixels, compactness=refinement.compactness)
-    return detector.finish(prepared, regions.paint(low_level(regions, sigma=refinement.sigma))[None]).values
 
 
 def save_sheet(lines: list[list[NDArray[np.uint8]]], path: Path) -> None:

@@ -15,10 +15,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.method_maps import pairs_of, promoted_maps, score
 from salience.runtime import PromoterDetector, load
-from salience.runtime.evaluation.metrics import MetricAccumulator
-from salience.runtime.evaluation.pairs import find_pairs
-from salience.runtime.images import decode_grey, decode_mask
 
 Curve = list[dict[str, float]]
 
@@ -60,20 +58,11 @@ def parse_set(text: str) -> tuple[str, Path, str]:
 
 def curve(promoter: PromoterDetector, folder: Path, priors: str, options: argparse.Namespace) -> Curve:
     """Scores of the priors and of the maps after each iteration, at the mask's size."""
-    pairs = find_pairs(
-        folder / priors, folder / "masks", pictures=folder / "images", splits=options.splits, part=options.part
-    ).pairs
-    scores = [MetricAccumulator(full=False) for _ in range(options.iterations + 1)]
-    for pair in track(pairs, description=f"{folder.name} {priors}", console=Console(stderr=True)):
-        mask, prior = decode_mask(pair.mask), decode_grey(pair.source)
-        scores[0].add(prior, mask)
-        if pair.picture is None:
-            raise SystemExit(f"{folder / 'images'}: no picture {pair.name}.")
-        steps = promoter.promote_steps(pair.picture, prior, options.iterations, empty="keep")
-        for accumulator, step in zip(scores[1:], steps, strict=True):
-            accumulator.add(step.grey(), mask)
-    found = [accumulator.scores() for accumulator in scores]
-    return [{"f_max": score.f_max, "mae": score.mae, "images": score.images} for score in found]
+    pairs = pairs_of(folder, sources=priors, splits=options.splits, part=options.part)
+    watched = track(pairs, description=f"{folder.name} {priors}", console=Console(stderr=True))
+    maps = promoted_maps(promoter, watched, iterations=range(options.iterations + 1))
+    found = score(pairs, maps, full=False).values()
+    return [{"f_max": scores.f_max, "mae": scores.mae, "images": scores.images} for scores in found]
 
 
 def plot(curves: dict[str, Curve], path: Path) -> None:

@@ -1,0 +1,225 @@
+"""Scores of every method's bundle on the research data, in every precision and backend, beside its own fp32.
+
+    python -m benchmarks.quality --bundle multis=bundles/multis lps=bundles/lps --data DATA \
+        --precisions fp32 fp16-weights int8 --backends onnxruntime openvino --json quality.json --markdown quality.md
+
+DATA holds splits.json and the sets ecssd, horses and coseg. What a bundle lacks is a row "not built", what fails a row
+with the reason; neither stops the run.
+"""
+
+import argparse
+import gc
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.evidence import Evidence
+from benchmarks.markdown_text import markdown_table
+from benchmarks.method_maps import (
+    Forms,
+    group_maps,
+    low_level_maps,
+    pairs_of,
+    promoted_maps,
+    score,
+    single_maps,
+    stored_maps,
+)
+from benchmarks.quality_rows import COLUMNS, NOT_BUILT, Row, cells, in_order, with_changes
+from salience.runtime import Bundle, load
+from salience.runtime.backends import BACKENDS
+from salience.runtime.evaluation.metrics import Scores
+from salience.runtime.evaluation.pairs import Pair
+from salience.runtime.files import write_atomic
+from salience.runtime.manifest import Precision
+
+Maps = Callable[[Any, Iterable[Pair]], Iterator[Forms]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What of a method is scored on one set.
+
+    Attributes:
+        method: as in the bundle's manifest.
+        set_name: folder of the set.
+        maps: makes the maps with the method's detector.
+        forms: names of the maps that it gives.
+        sources: folder of what the maps are made of.
+        most: pictures at most, the first by name.
+        yardstick: what needs no network of the method's, and a name for it.
+    """
+
+    method: str
+    set_name: str
+    maps: Maps = single_maps
+    forms: tuple[str, ...] = ("",)
+    sources: str = "images"
+    most: int | None = None
+    yardstick: tuple[str, Maps] | None = None
+
+
+_PRIORS: tuple[str, Maps] = ("the priors", lambda detector, pairs: stored_maps(pairs))
+_TIMES = ("T = 1", "T = 10")
+STUDIES = (
+    *(Study(method, name) for method in ("multis", "arn") for name in ("ecssd", "horses", "coseg")),
+    Study("lps", "coseg", promoted_maps, _TIMES, sources="priors_contrast", yardstick=_PRIORS),
+    Study("lps", "ecssd", promoted_maps, _TIMES, sources="priors_csnet", yardstick=_PRIORS),
+    Study("gicd", "coseg", group_maps),
+    Study("cgd", "ecssd", most=50, yardstick=("low-level map alone", low_level_maps)),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score, print, and write after every combination, so that a run that is stopped leaves what it has."""
+    options = parse_options(arguments)
+    bundles = open_bundles(options.bundle)
+    header = {
+        "evidence": Evidence.gather().model_dump(),
+        "metrics": f"pysodmetrics {version('pysodmetrics')}",
+        "part": options.part,
+        "limit": options.limit,
+        "bundles": {method: describe(bundle) for method, bundle in bundles.items()},
+    }
+    rows: list[Row] = []
+    for bundle in bundles.values():
+        for found in method_rows(bundle, options):
+            rows = with_changes(in_order([*rows, *found]))
+            write(header, rows, options)
+    report(rows)
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `bundle` becomes a dict of method and folder."""
+    parser = argparse.ArgumentParser(description="Scores of every method, precision and backend.")
+    parser.add_argument("--bundle", nargs="+", required=True, metavar="METHOD=DIR")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--backends", nargs="+", default=["onnxruntime"], choices=list(BACKENDS))
+    parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=get_args(Precision))
+    parser.add_argument("--part", default="test", choices=["test", "val"])
+    parser.add_argument("--limit", type=int, help="pictures of a set at most, the first by name")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit {options.limit}: expected at least 1.")
+    known = {study.method for study in STUDIES}
+    pairs = [text.partition("=")[::2] for text in options.bundle]
+    wrong = [method for method, folder in pairs if method not in known or not folder]
+    if wrong:
+        parser.error(f"--bundle {wrong[0]}: expected METHOD=DIR with a method of {', '.join(sorted(known))}.")
+    options.bundle = dict(pairs)
+    return options
+
+
+def open_bundles(folders: dict[str, str]) -> dict[str, Bundle]:
+    """The bundles by method, all of them checked before anything is scored."""
+    bundles = {method: Bundle(folder) for method, folder in folders.items()}
+    for method, bundle in bundles.items():
+        if bundle.manifest.method != method:
+            raise SystemExit(f"--bundle {method}={bundle.path}: holds {bundle.manifest.method}, expected {method}.")
+    return bundles
+
+
+def method_rows(bundle: Bundle, options: argparse.Namespace) -> Iterator[list[Row]]:
+    """The yardsticks of a bundle's method, then the rows of one precision and backend after another."""
+    studies = [study for study in STUDIES if study.method == bundle.manifest.method]
+    yield [row for study in studies if study.yardstick for row in yardstick_rows(bundle, study, options)]
+    for backend in options.backends:
+        for precision in options.precisions:
+            if precision not in bundle.precisions():
+                yield [_row(s, form, precision, backend, NOT_BUILT) for s in studies for form in s.forms]
+            else:
+                yield combination_rows(bundle, studies, precision, backend, options)
+                gc.collect()  # engines hold hundreds of megabytes
+
+
+def yardstick_rows(bundle: Bundle, study: Study, options: argparse.Namespace) -> list[Row]:
+    """One row, of no precision and no backend."""
+    name, maps = study.yardstick or ("", study.maps)
+    try:
+        detector = load(bundle.path, backend="onnxruntime")
+        return [_row(study, name, None, None, scores) for scores in measure(study, maps, detector, options).values()]
+    except Exception as error:
+        return [_row(study, name, None, None, _reason(error))]
+
+
+def combination_rows(
+    bundle: Bundle, studies: Sequence[Study], precision: Precision, backend: Any, options: argparse.Namespace
+) -> list[Row]:
+    """The rows of all studies of a method in one precision and backend."""
+    try:
+        detector = load(bundle.path, backend=backend, precision=precision)
+    except Exception as error:
+        return [_row(s, form, precision, backend, _reason(error)) for s in studies for form in s.forms]
+    rows = []
+    for study in studies:
+        try:
+            found = measure(study, study.maps, detector, options)
+            rows += [_row(study, form, precision, backend, found[form]) for form in study.forms]
+        except Exception as error:
+            rows += [_row(study, form, precision, backend, _reason(error)) for form in study.forms]
+    return rows
+
+
+def measure(study: Study, maps: Maps, detector: Any, options: argparse.Namespace) -> dict[str, Scores]:
+    """The scores of each form on the study's pictures."""
+    folder = options.data / study.set_name
+    pairs = pairs_of(folder, sources=study.sources, splits=options.data / "splits.json", part=options.part)
+    limits = [most for most in (study.most, options.limit) if most]
+    pairs = pairs[: min(limits, default=None)]
+    watched = track(pairs, f"{study.method} on {study.set_name}", console=Console(stderr=True), transient=True)
+    return score(pairs, maps(detector, watched))
+
+
+def _row(study: Study, form: str, precision: str | None, backend: str | None, found: Scores | str) -> Row:
+    """A row of scores, or of why there are none."""
+    scores, reason = (None, found) if isinstance(found, str) else (found, "")
+    return Row(study.method, form, study.set_name, precision, backend, scores=scores, reason=reason)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, with its type."""
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle was made of."""
+    provenance = bundle.manifest.provenance
+    kept = ("checkpoint", "checkpoint_sha256", "parameters", "options")
+    return {
+        "created": bundle.manifest.created,
+        "input_size": bundle.manifest.input_size,
+        "precisions": bundle.precisions(),
+        "backbone": provenance.get("network", {}).get("backbone"),
+        **{name: provenance[name] for name in kept if name in provenance},
+    }
+
+
+def write(header: dict[str, Any], rows: Sequence[Row], options: argparse.Namespace) -> None:
+    """The files that were asked for."""
+    if options.json:
+        record = {**header, "rows": [row.record() for row in rows]}
+        write_atomic(options.json, f"{json.dumps(record, indent=1)}\n".encode())
+    if options.markdown:
+        table = markdown_table(COLUMNS, [cells(row) for row in rows])
+        write_atomic(options.markdown, f"{table}\n".encode())
+
+
+def report(rows: Sequence[Row]) -> None:
+    """A table on standard output."""
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*cells(row))
+    Console(width=180).print(table)
+
+
+if __name__ == "__main__":
+    main()

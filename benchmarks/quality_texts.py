@@ -1,0 +1,86 @@
+"""The blocks of README and benchmarks/README that `benchmarks.quality` fills: scores, and what a precision changes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.markdown_text import change, error, markdown_table, sentences, share
+from benchmarks.quality_rows import MARKED_CHANGE, NOT_BUILT
+
+Record = dict[str, Any]
+
+_SETS = {"ecssd": "ECSSD", "horses": "horses", "coseg": "co-segmentation"}
+_BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_REFERENCE = ("fp32", "onnxruntime")
+
+
+def quality(results: Record) -> str:
+    """A line for each method and set; a column for each precision, its largest change on any backend."""
+    rows = results["rows"]
+    precisions = _distinct(row["precision"] for row in rows if row["precision"] not in (None, "fp32"))
+    backends = " and ".join(_BACKENDS.get(name, name) for name in _distinct(row["backend"] for row in rows))
+    columns = ["method", "set (pictures)", "max F", "MAE", *(f"`{precision}`" for precision in precisions)]
+    table = []
+    for line in _lines(rows):
+        by_precision = [[row for row in line if row["precision"] == precision] for precision in precisions]
+        table.append([*_head(line), *(_largest_changes(found) for found in by_precision)])
+    note = (
+        f"Max F and MAE are of `fp32` on ONNX Runtime; beside them stands how a precision changes the two, at most, on "
+        f"{backends}. Bold: by more than {share(MARKED_CHANGE)}."
+    )
+    return f"{markdown_table(columns, table)}\n\n{sentences(note)}"
+
+
+def quality_by_backend(results: Record) -> str:
+    """A line for each method and set; a column for each precision and backend but the reference."""
+    rows = results["rows"]
+    pairs = _distinct((row["precision"], row["backend"]) for row in rows if row["precision"])
+    others = [pair for pair in pairs if pair != _REFERENCE]
+    titles = [f"`{precision}`, {_BACKENDS.get(backend, backend)}" for precision, backend in others]
+    table = []
+    for line in _lines(rows):
+        cells = [[row for row in line if (row["precision"], row["backend"]) == pair] for pair in others]
+        table.append([*_head(line, full=True), *(_largest_changes(found) for found in cells)])
+    return markdown_table(["method", "set (pictures)", "max F", "MAE", "S", "mean E", *titles], table)
+
+
+def _lines(rows: Iterable[Record]) -> list[list[Record]]:
+    """The rows of each method, form and set."""
+    lines: dict[tuple[str, str, str], list[Record]] = {}
+    for row in rows:
+        lines.setdefault((row["method"], row["form"], row["set"]), []).append(row)
+    return list(lines.values())
+
+
+def _head(line: list[Record], *, full: bool = False) -> list[str]:
+    """Method, set and the scores of the reference, or of the yardstick."""
+    first = line[0]
+    name = f"`{first['method']}`, {first['form']}" if first["form"] else f"`{first['method']}`"
+    counts = _distinct(str(row["images"]) for row in line if row["images"])
+    head = [name, f"{_SETS.get(first['set'], first['set'])} ({', '.join(counts)})"]
+    keys = ("f_max", "mae", "s", "e_mean") if full else ("f_max", "mae")
+    for row in line:
+        if row["precision"] is None or (row["precision"], row["backend"]) == _REFERENCE:
+            scores = [error(row[key]) if key == "mae" else share(row[key]) for key in keys if row[key] is not None]
+            return [*head, *(scores or [_state(row), *[""] * (len(keys) - 1)])]
+    return [*head, *[""] * len(keys)]
+
+
+def _largest_changes(rows: list[Record]) -> str:
+    """The largest change of max F and that of MAE; why there is none, if there is none."""
+    measured = [row for row in rows if row["change_f_max"] is not None]
+    if not measured:
+        return ", ".join(_distinct(_state(row) for row in rows))
+    changes = [max((row[key] for row in measured), key=abs) for key in ("change_f_max", "change_mae")]
+    cells = [f"**{change(value)}**" if abs(value) > MARKED_CHANGE else change(value) for value in changes]
+    failed = [_state(row) for row in rows if row["state"] == "failed"]
+    return ", ".join([*cells, *failed])
+
+
+def _state(row: Record) -> str:
+    """Why a row has no change."""
+    return {"scored": "no fp32 beside it", "not built": NOT_BUILT}.get(row["state"], "failed")
+
+
+def _distinct(items: Iterable[Any]) -> list[Any]:
+    """Each once, in order, without None."""
+    return [item for item in dict.fromkeys(items) if item is not None]
