@@ -21,6 +21,8 @@ SMALL_SETTINGS: dict[str, dict[str, Any]] = {
     "gicd": {"backbone": "mobilenet_v2", "width": 8, "norm": True},
 }
 SIZE = (64, 96)
+# What `bundle_of` builds; int8 calibrates, and has its own tests.
+FLOAT_PRECISIONS: tuple[Any, ...] = ("fp32", "fp16", "fp16-weights")
 
 
 @pytest.fixture(scope="session")
@@ -112,9 +114,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, P
         from salience.export.pipeline import BuildSettings, build
 
         output = tmp_path_factory.mktemp("bundles") / method
-        settings = BuildSettings(
-            output=output, precisions=("fp32", "fp16", "fp16-weights"), engines=("onnxruntime", "openvino")
-        )
+        settings = BuildSettings(output=output, precisions=FLOAT_PRECISIONS, engines=("onnxruntime", "openvino"))
         build(method, checkpoints[method], settings, step=lambda name: nullcontext())
         return output
 

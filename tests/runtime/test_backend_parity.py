@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from salience.runtime.manifest import Precision
 from salience.runtime.methods import METHODS
 from salience.runtime.methods.cgd import loop_settings
 from salience.runtime.tables import entry
+from tests.conftest import FLOAT_PRECISIONS
 
 # Largest difference from the reference of the same precision, in parts of the largest value, which for maps is near 1.
 # fp32 and fp16-weights compute in fp32: sums of another order, measured 2e-5. fp16: roundings between operators, which
@@ -30,7 +31,7 @@ GRAPHS = [(method, graph) for method in METHODS for graph in entry(METHODS, meth
 # A gradient takes another way wherever a ReLU decides otherwise, so no pixel of it can be compared between two engines;
 # that of `cgd` is compared with float64 on either when its bundle is built (`verify.GradientReference`).
 COMPARED = [pair for pair in GRAPHS if pair != ("cgd", "descend")]
-PRECISIONS = get_args(Precision)
+PRECISIONS = FLOAT_PRECISIONS
 
 Feeds = dict[str, NDArray[Any]]
 Open = Callable[[str, str, str, Precision], Engine]

@@ -25,6 +25,7 @@ from salience.runtime.backends.session import Session
 from salience.runtime.driver import LoopPool
 from salience.runtime.low_level import PRESETS, Descent, Preset, PresetName, Refinement
 from salience.runtime.manifest import Precision
+from tests.conftest import FLOAT_PRECISIONS
 
 from .small_graphs import CPU_BACKENDS
 
@@ -78,7 +79,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = CheckpointHeader(
         method="cgd", network={}, preprocessing=Preprocessing(size=SIZE, **Classifier.input_scale)
     )
-    settings = BuildSettings(output=output, precisions=get_args(Precision))
+    settings = BuildSettings(output=output, precisions=FLOAT_PRECISIONS)
     build_network_bundle(
         header, network, ClampedDescentExport(), settings, step=lambda name: nullcontext(), source={}
     )  # fmt: skip
@@ -291,7 +292,7 @@ def test_without_superpixels_the_map_is_of_pixels(detector: ClampedDescentDetect
     assert share_inside(found, RED) > 0.8
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("precision", FLOAT_PRECISIONS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_every_backend_and_precision_gives_the_map(detectors: Detectors, backend: str, precision: Precision) -> None:
     for target in (None, BLUE):

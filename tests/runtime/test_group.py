@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from salience.runtime.backends.ov import OpenVinoEngine
 from salience.runtime.backends.session import Session
 from salience.runtime.manifest import Precision
 from salience.runtime.methods.gicd import GroupPass
-from tests.conftest import SIZE
+from tests.conftest import FLOAT_PRECISIONS, SIZE
 
 from .encoded import encode
 from .small_graphs import CPU_BACKENDS
@@ -112,7 +112,7 @@ def test_the_maps_are_those_of_the_network(
     np.testing.assert_allclose(found, expected, rtol=0, atol=AS_TORCH)
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("precision", FLOAT_PRECISIONS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_every_precision(detectors: Detectors, prepared: list[Prepared], backend: str, precision: Precision) -> None:
     detector = detectors(backend, precision)

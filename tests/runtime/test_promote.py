@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from PIL import Image
 from salience.runtime import EngineError, ImageError, PromoterDetector, SalienceError, SaliencyMap, load
 from salience.runtime.backends.session import Session
 from salience.runtime.manifest import Precision
-from tests.conftest import SIZE
+from tests.conftest import FLOAT_PRECISIONS, SIZE
 
 from .small_graphs import CPU_BACKENDS
 
@@ -96,7 +96,7 @@ def test_the_map_is_that_of_the_network(
     np.testing.assert_array_equal(promoted.image, image)
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("precision", FLOAT_PRECISIONS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_every_precision(promoters: Promoters, photos: Photos, backend: str, precision: Precision) -> None:
     promoter, prior = promoters(backend, precision), blob(64, 96)
