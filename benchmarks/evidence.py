@@ -26,6 +26,7 @@ class Evidence(BaseModel):
         cores: that this process may use.
         flags: those of `CPU_FLAGS` that it has.
         memory_bytes: of the machine.
+        load: processes that wanted to run in the minute before, on average; idle machines have less than one a core.
         system: operating system and kernel.
         python: its version.
         versions: of `TOOLS`, as far as they are installed.
@@ -41,6 +42,7 @@ class Evidence(BaseModel):
     cores: int
     flags: tuple[str, ...]
     memory_bytes: int | None
+    load: float | None
     system: str
     python: str
     versions: dict[str, str]
@@ -59,6 +61,7 @@ class Evidence(BaseModel):
             cores=_cores(),
             flags=flags,
             memory_bytes=read_memory(_read("/proc/meminfo")),
+            load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
             system=platform.platform(),
             python=platform.python_version(),
             versions={tool: version for tool in TOOLS if (version := _version(tool))},

@@ -90,6 +90,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> Record:
     """The whole run, one method at a time in memory."""
+    evidence = Evidence.gather()
     peaks = tuple(measure_peak(threads) for threads in options.threads)
     sizes = {method: input_size(method, options) for method in options.methods}
     rows: list[Row] = []
@@ -104,7 +105,7 @@ def measure(options: argparse.Namespace) -> Record:
         settings=Settings(
             backbone=options.backbone, sizes=sizes, iterations=options.iterations, group=options.group
         ),
-        rounds=options.rounds, seed=_SEED, evidence=Evidence.gather(), peaks=peaks, rows=tuple(rows), photo_steps=steps,
+        rounds=options.rounds, seed=_SEED, evidence=evidence, peaks=peaks, rows=tuple(rows), photo_steps=steps,
     )  # fmt: skip
 
 
@@ -187,8 +188,10 @@ class MethodRun:
 
     def open(self) -> dict[Form, Call]:
         """The forms that can be opened and run once."""
-        ours, plain, exported = (make(self.workload) for make in (OurForms, TorchForms, ExportedForms))
-        openers = {"salience": ours, "eager": plain, "compile": plain, "export": exported}
+        plain, exported = TorchForms(self.workload), ExportedForms(self.workload)
+        openers: dict[str, OurForms | TorchForms | ExportedForms] = {
+            "salience": OurForms(self.workload), "eager": plain, "compile": plain, "export": exported,
+        }  # fmt: skip
         calls: dict[Form, Call] = {}
         for form in self.working():
             try:
@@ -214,7 +217,8 @@ class MethodRun:
         """With peak memory, and at the least batch with the cold start of ours and of eager PyTorch."""
         if form.kind == "compile":  # its first call compiles, and that is no part of a call
             return row
-        found = {"peak_bytes": self.in_new_processes("memory", form, 1)}
+        size = self.in_new_processes("memory", form, 1)
+        found: dict[str, float | None] = {"peak_bytes": None if size is None else int(size)}
         if form.kind != "export" and form.batch == min(other.batch for other in self.forms):
             found["cold_start_s"] = self.in_new_processes("cold start", form, _COLD_STARTS)
         return row.model_copy(update=found)

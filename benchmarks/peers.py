@@ -107,7 +107,7 @@ class TorchForms:
     @cached_property
     def network(self) -> Any:
         """The workload's network; its weights need no gradients."""
-        with NoInitialValues():
+        with NoRandomValues():
             return load_checkpoint(self.workload.checkpoint)[1].requires_grad_(False)
 
     def export(self, batch: int) -> None:
@@ -141,20 +141,21 @@ class TorchForms:
         inputs = [torch.from_numpy(values) for values in self.workload.inputs(form.batch)]
         takes_gradients = self.workload.method in _TAKES_GRADIENTS
 
-        def call() -> None:
+        def call() -> Tensor:
             torch.set_num_threads(form.threads)
             with torch.inference_mode(mode=not takes_gradients):
-                module(*inputs)
+                found: Tensor = module(*inputs)
+            return found
 
         return call
 
 
-class NoInitialValues(TorchFunctionMode):
+class NoRandomValues(TorchFunctionMode):
     """While it is entered, networks are made without random values, which a checkpoint overwrites anyway."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Skip the functions of `torch.nn.init`."""
-        if getattr(function, "__module__", None) == "torch.nn.init":
+        """Skip what fills a tensor at random; all that `torch.nn.init` offers ends there."""
+        if getattr(function, "__name__", None) in ("normal_", "uniform_"):
             return args[0] if args else kwargs["tensor"]
         return function(*args, **(kwargs or {}))
 
