@@ -55,6 +55,9 @@ def build_engine(
             "not given."
         ),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Time the bundle on this CPU by each --engine; the fastest serves it.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="The bundle's folder. [bundles/METHOD]")] = None,
     batch: Annotated[
         tuple[int, int, int], typer.Option(help="Smallest, best and largest batch of compiled engines.")
@@ -77,6 +80,7 @@ def build_engine(
         size=size,
         images=images,
         calibration=calibration,
+        tune=tune,
         profile=batch,
         targets=tuple(target or ()),
         options=parse_pairs(option, "--option"),

@@ -30,6 +30,7 @@ from salience.runtime.manifest import (
 )
 from salience.runtime.methods import METHODS
 from salience.runtime.tables import entry
+from salience.runtime.tuning import tune
 from salience.training.checkpoint import CheckpointHeader
 from salience.training.data.folders import Sample, find_pairs
 from salience.training.preprocessing import Preprocessing
@@ -69,6 +70,7 @@ class BuildSettings:
         images: folder with images/ and masks/ for the check by metric.
         calibration: folder with images/ and masks/ that int8 is made with; none of them may be among `images`.
         verify: False compares nothing, for benchmarks of random weights; the record says that nothing passed.
+        tune: time every engine of the CPU that was verified on, see `runtime.tuning`.
         profile: smallest, best and largest batch of compiled engines.
         targets: CUDA compute capabilities of compiled engines; empty for the builder's usual ones.
         options: the method's own, as its `MethodExport` names them.
@@ -81,6 +83,7 @@ class BuildSettings:
     images: Path | None = None
     calibration: Path | None = None
     verify: bool = True
+    tune: bool = False
     profile: tuple[int, int, int] = (1, 1, 16)
     targets: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -308,7 +311,12 @@ def build_network_bundle(
         if pictures is not None:
             add_int8(making, graphs, pictures)
         making.check_maps(pictures.judged if pictures else _pairs(settings.images))
-        return making.write()
+        manifest = making.write()
+        if settings.tune:
+            with step("tune"):
+                tune(folder, making.runnable())
+            manifest = Bundle(folder).manifest
+        return manifest
 
 
 def _check_engines(settings: BuildSettings) -> None:

@@ -4,19 +4,19 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends import BACKENDS
-from .backends.engine import Engine, EngineOptions
+from .backends.engine import Engine, EngineOptions, available_cores
 from .backends.onnxrt import OnnxRuntimeEngine
 from .bundle import DEFAULT_BUNDLE, Bundle
 from .errors import BackendUnavailableError, BundleError, EngineError, SalienceError
 from .images import MAX_PIXELS, ImageSource, decode
-from .manifest import Precision
+from .manifest import Precision, Tuning
 from .methods import METHODS
 from .saliency import SaliencyMap
 from .tables import entry
@@ -101,6 +101,10 @@ class Detector(ABC):
         found = self._postprocess.run({"saliency": values[None], "size": size})["map"]
         return SaliencyMap(found, prepared.image)
 
+    def try_out(self, image: NDArray[np.uint8]) -> SaliencyMap:
+        """The map of any picture (H, W, 3) RGB, by all graphs: to warm up, or to measure."""
+        return self.predict(image)
+
     def require_standalone(self) -> None:
         """Raise SalienceError where a picture alone is not enough, see `standalone`."""
         if not self.standalone:
@@ -137,11 +141,12 @@ def load(
 
     Args:
         bundle: a folder made by `export/build_engine.py`; None for the bundle that ships with the package.
-        backend: "auto" takes the first that works here, GPU engines before the CPU; any other choice is
-            what runs, or an error.
+        backend: "auto" takes the first that works here, GPU engines before the CPU, and on the CPU the fastest by
+            the bundle's own measurement where it has one (`tuning.tune`); any other choice is what runs, or an error.
         precision: "auto" takes the bundle's default.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of one engine call; None for all cores.
+        threads: CPU threads of one engine call; None for as many as were measured to be fastest, where that was on
+            so many cores as there are here, else for all cores.
         provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt" or "tensorrt-rtx".
 
     Returns:
@@ -176,6 +181,8 @@ def _open_engines(
     provider: str | None,
 ) -> dict[str, Engine]:
     candidates = _candidates(backend, device, threads, provider)
+    if bundle.manifest.tuning is not None:
+        candidates = _fastest_first(candidates, bundle.manifest.tuning, precision)
     reasons = []
     for name, options in candidates:
         engine_type: Any = entry(BACKENDS, name, what="backend")
@@ -218,3 +225,17 @@ def _candidates(
         for name, where in order
         if backend in ("auto", name) and device in ("auto", where)
     ] or [(backend, EngineOptions(device=device, threads=threads, provider=provider))]
+
+
+def _fastest_first(
+    candidates: Sequence[tuple[str, EngineOptions]], tuning: Tuning, precision: Precision
+) -> list[tuple[str, EngineOptions]]:
+    """GPU engines as they are, those of the CPU in the measured order and with its threads."""
+    best = tuning.best(precision)
+    rank = {name: place for place, name in enumerate(best)}
+    found = [candidate for candidate in candidates if candidate[1].on_gpu]
+    on_cpu = [candidate for candidate in candidates if not candidate[1].on_gpu]
+    for name, options in sorted(on_cpu, key=lambda candidate: rank.get(candidate[0], len(rank))):
+        counted = name in best and options.threads is None and tuning.cores == available_cores()
+        found.append((name, replace(options, threads=best[name]) if counted else options))
+    return found

@@ -100,12 +100,37 @@ class EngineEntry(_Model):
     bytes: int
 
 
+class Timing(_Model):
+    """Median time from a decoded picture to its map, by `threads` of one backend on the CPU."""
+
+    precision: Precision
+    backend: str
+    threads: int = Field(ge=1)
+    milliseconds: float = Field(ge=0)
+
+
+class Tuning(_Model):
+    """What `load` chooses the engine by: times of `rounds` calls on a machine with so many `cores`."""
+
+    cores: int = Field(ge=1)
+    rounds: int
+    timings: tuple[Timing, ...]
+
+    def best(self, precision: Precision) -> dict[str, int]:
+        """The backends, the fastest first, each with the threads that it is fastest with."""
+        found: dict[str, int] = {}
+        for timing in sorted(self.timings, key=lambda timing: timing.milliseconds):
+            if timing.precision == precision:
+                found.setdefault(timing.backend, timing.threads)
+        return found
+
+
 class Manifest(_Model):
     """Everything that the runtime needs to serve a bundle, and where it comes from.
 
     `input_size` is the network's (height, width). `graphs` holds those of `HOST_GRAPHS` that the method needs, and
     the method's own; `files` lists every file but the manifest itself; `classes` are the names of the classes that
-    the method tells apart, in the order of its logits.
+    the method tells apart, in the order of its logits; `tuning` is there where engines were compared by speed.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -117,6 +142,7 @@ class Manifest(_Model):
     engines: tuple[EngineEntry, ...] = ()
     files: dict[FileName, FileEntry]
     classes: tuple[str, ...] = ()
+    tuning: Tuning | None = None
     provenance: dict[str, Any]
 
 

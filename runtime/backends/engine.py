@@ -1,5 +1,6 @@
 """The interface of every inference engine: open a graph of a bundle, run it."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,3 +125,8 @@ class Engine(ABC):
     @abstractmethod
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run on checked, contiguous inputs."""
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The `salience` command: predict, promote, cosaliency, evaluate, inspect; one file each."""
+"""The `salience` command: predict, promote, cosaliency, evaluate, inspect, tune; one file each."""
 
 import logging
 from typing import Annotated
@@ -10,6 +10,7 @@ from .evaluate import evaluate
 from .inspect_bundle import inspect_bundle
 from .predict import predict
 from .promote import promote
+from .tune import tune_bundle
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +23,7 @@ app.command()(promote)
 app.command()(cosaliency)
 app.command("evaluate")(evaluate)
 app.command("inspect")(inspect_bundle)
+app.command("tune")(tune_bundle)
 
 
 def main() -> None:
@@ -42,4 +44,4 @@ def version(
         typer.echo(f"salience {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command: predict, promote, cosaliency, evaluate or inspect.")
+        raise typer.BadParameter("name a command: predict, promote, cosaliency, evaluate, inspect or tune.")

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from ..bundle import DEFAULT_BUNDLE, Bundle
 from ..commands import report_errors
-from ..manifest import TensorCheck, Verification
+from ..manifest import Quantization, TensorCheck, Tuning, Verification
 
 
 @report_errors
@@ -28,9 +28,13 @@ def inspect_bundle(
     console.print(_graphs(opened))
     if manifest.engines:
         console.print(_engines(opened))
+    if manifest.tuning:
+        console.print(timings_table(manifest.tuning))
     console.print(_provenance(opened))
     record = opened.verification()
     console.print(_checks(record) if record else "no verification record")
+    if record and record.quantization:
+        console.print(_kept_layers(record.quantization))
 
 
 def _graphs(bundle: Bundle) -> Table:
@@ -55,6 +59,30 @@ def _engines(bundle: Bundle) -> Table:
             _size(bundle, engine.file),
             f"{engine.build_s:.1f} s",
         )
+    return table
+
+
+def timings_table(tuning: Tuning) -> Table:
+    """What `load` chooses the engine of the CPU by."""
+    title = f"Speed on the CPU, {tuning.cores} cores, median of {tuning.rounds} calls"
+    table = _table(title, "precision", "backend", "threads", "a picture", "")
+    for precision in dict.fromkeys(timing.precision for timing in tuning.timings):
+        rows = [timing for timing in tuning.timings if timing.precision == precision]
+        for place, timing in enumerate(sorted(rows, key=lambda timing: timing.milliseconds)):
+            chosen = "" if place else "chosen"
+            table.add_row(precision, timing.backend, str(timing.threads), f"{timing.milliseconds:.1f} ms", chosen)
+    return table
+
+
+def _kept_layers(record: Quantization) -> Table:
+    kept = [layer for layer in record.layers if layer.kept]
+    title = (
+        f"int8: ranges of {record.calibrated} pictures, {len(kept)} of {len(record.layers)} layers stay fp32 "
+        f"({record.kept_share:.1%} of the multiply-adds)"
+    )
+    table = _table(title, "graph", "layer that stays fp32", "change of the maps by it alone")
+    for layer in sorted(kept, key=lambda layer: -layer.relative):
+        table.add_row(layer.graph, layer.layer, f"{layer.relative:.1e}")
     return table
 
 

@@ -10,7 +10,7 @@ from ..detector import BackendName
 BundleOption = Annotated[Path | None, typer.Option(help="Folder made by build_engine.py. [the bundle in the package]")]
 BackendOption = Annotated[BackendName, typer.Option(help="Inference engine.")]
 PrecisionOption = Annotated[
-    Literal["auto", "fp32", "fp16", "fp16-weights"],
+    Literal["auto", "fp32", "fp16", "fp16-weights", "int8"],
     typer.Option(help="Of the graphs; auto: the bundle's default."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

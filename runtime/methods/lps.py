@@ -101,6 +101,10 @@ class PromoterDetector(Detector):
             last = iterate(loop, Problem(images, priors, iterations), watch=watch)
         return np.stack(maps or [last], axis=1)
 
+    def try_out(self, image: NDArray[np.uint8]) -> SaliencyMap:
+        """See `Detector.try_out`; of the picture's own brightness as the prior."""
+        return self.promote(image, image.mean(axis=2, dtype=np.float32) / 255, empty="keep")
+
     def _stretch(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """A map (H, W) at the network's size, (1, 1, h, w)."""
         prior: NDArray[np.float32] = self._resize.run({"map": values})["prior"]
