@@ -43,7 +43,7 @@ class Chooser:
     """Finds the layers of a bundle that may be int8.
 
     Attributes:
-        detectors: serve the bundle in fp32, one an engine that int8 must hold on; layers are ranked by the first.
+        detectors: serve the bundle in fp32, one an engine that int8 must hold on.
         serve: the map (H, W) of a picture by a detector.
         models: the fp32 graphs that have layers, by name.
         ranges: of their tensors.
@@ -98,17 +98,17 @@ class Chooser:
         )  # fmt: skip
 
     def rank(self, images: Sequence[NDArray[np.uint8]]) -> dict[Layer, float]:
-        """The relative change of the maps of `images` by each layer alone."""
-        first = self.detectors[0]
-        expected = [self.serve(first, image) for image in images]
-        size = max(float(np.linalg.norm([np.linalg.norm(values) for values in expected])), 1e-12)
+        """The relative change of the maps of `images` by each layer alone, on the engine where it is largest."""
+        expected = [self.serve(self.detectors[0], image) for image in images]
+        size = max(_norm(expected), 1e-12)
         changes = {}
         for layer in self.candidates():
-            alone = quantize(self.models[layer.graph], self.ranges[layer.graph], [layer.name])
-            detector = _with_graphs(first, {layer.graph: alone})
-            found = [self.serve(detector, image) for image in images]
-            off = [np.linalg.norm(got - want) for got, want in zip(found, expected, strict=True)]
-            changes[layer] = float(np.linalg.norm(off)) / size
+            alone = {layer.graph: quantize(self.models[layer.graph], self.ranges[layer.graph], [layer.name])}
+            found = []
+            for detector in self.detectors:
+                changed = _with_graphs(detector, alone)
+                found.append([self.serve(changed, image) - want for image, want in zip(images, expected, strict=True)])
+            changes[layer] = max(map(_norm, found)) / size
         return changes
 
     def _fewest(self, order: Sequence[Layer], samples: Sequence[Sample], expected: Scores) -> int:
@@ -151,3 +151,8 @@ def _with_graphs(detector: Detector, models: Mapping[str, ModelProto]) -> Detect
             entry = detector.bundle.manifest.graphs[graph]
             engines[graph] = type(engines[graph]).open_graph(path, entry, EngineOptions())
     return type(detector)(detector.bundle, engines, detector.precision, None)
+
+
+def _norm(maps: Sequence[NDArray[np.float32]]) -> float:
+    """Of all maps together."""
+    return float(np.linalg.norm([np.linalg.norm(values) for values in maps]))

@@ -200,7 +200,7 @@ class Approximation(_Model):
 
 class LayerChange(_Model):
     """What one layer in int8, all others in fp32, changes: `relative` is the norm of the change of the maps over
-    that of the maps. `kept`: it stays fp32.
+    that of the maps, on the engine where it is largest. `kept`: it stays fp32.
     """
 
     graph: str
