@@ -15,6 +15,7 @@ from .graph import Graph
 from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
 from .opset import IR_VERSION, OPSET
 from .reverse_mode import capture
+from .rewrites import rewrite
 
 # torch.export treats sizes 0 and 1 as special, so the example batch is larger; no check uses it.
 TRACED_BATCH = 3
@@ -58,6 +59,7 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
     if program is None:
         raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter returned nothing.")
     model = finish(program.model_proto, graph.name)
+    rewrite(model)
     check_interface(model, interface.inputs, interface.outputs)
     if any(True for _ in graph.module.parameters()):
         check_precision(model, precision)
