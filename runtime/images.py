@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from .bands import row_bands
 from .errors import ImageError
 
 ImageSource: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.generic]"
@@ -86,13 +87,6 @@ def decode_mask(source: ImageSource) -> NDArray[np.bool_]:
     """Read a ground-truth mask as (H, W) bool: true where the grey level is above 128."""
     mask: NDArray[np.bool_] = decode_grey(source) > 128
     return mask
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of (H, W), (H, W, 3) or (H, W, 4) uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _read(
@@ -247,7 +241,17 @@ def _flatten(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return _pixels(image)
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of an opaque picture; at once it would take three copies of it, one of them padded."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for band in row_bands(height, 4 * width):
+        rows = image.crop((0, band.start, width, band.stop))
+        pixels[band] = np.asarray(rows if rows.mode == "RGB" else rows.convert("RGB"))
+    return pixels
 
 
 def _from_array(array: NDArray[np.generic], name: str = "array") -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
@@ -60,6 +61,7 @@ def run_jobs(
     threshold: float | None = None,
     batch: int = 1,
     workers: int = 2,
+    calls: int = 1,
     done: Callable[[], None] = lambda: None,
     extras: Extras | None = None,
 ) -> list[Failure]:
@@ -72,20 +74,28 @@ def run_jobs(
         threshold: of masks; None for the adaptive one.
         batch: pictures per engine call, at most.
         workers: threads that decode, and as many that write.
+        calls: engine calls that run at once. On a CPU several, each by few threads, give the most pictures a second,
+            since no core waits for another one.
         done: called after each job, failed or not, in the calling thread.
         extras: gives further maps of a job, and where to write them, from what `prepare` and `infer` gave.
     """
     with (
         Writers(detector, kind=kind, threshold=threshold, workers=workers, done=done, extras=extras) as writers,
         ThreadPoolExecutor(workers) as readers,
+        ThreadPoolExecutor(calls) as engines,
     ):
         try:
             decoded = _ahead(readers, lambda job: detector.prepare(job.source), jobs, ahead=workers + batch)
-            for group in _batches(decoded, batch, writers.fail):
-                for job, prepared, values in _infer(detector, group, writers.fail):
-                    writers.write(job, prepared, values)
+            groups = _batches(decoded, batch, writers.fail)
+            for _, inferred in _ahead(engines, partial(_infer, detector), groups, ahead=calls + 1):
+                for job, prepared, found in inferred.result():
+                    if isinstance(found, Exception):
+                        writers.fail(job, found)
+                    else:
+                        writers.write(job, prepared, found)
         except BaseException:
-            readers.shutdown(wait=False, cancel_futures=True)
+            for pool in (engines, readers):
+                pool.shutdown(wait=False, cancel_futures=True)
             raise
     return writers.failures
 
@@ -192,21 +202,16 @@ def _batches(
         yield group
 
 
-def _infer(
-    detector: Predictor, group: Sequence[tuple[Job, Prepared]], keep: Callable[[Job, BaseException], None]
-) -> Iterator[tuple[Job, Prepared, object]]:
-    """Maps of a batch; where it fails, of each picture by itself, so that one cannot lose the others."""
+def _infer(detector: Predictor, group: Sequence[tuple[Job, Prepared]]) -> list[tuple[Job, Prepared, object]]:
+    """What each picture of a batch gave; where the batch fails, each by itself, so that one cannot lose the others."""
+    prepared = [each for _, each in group]
     try:
-        maps = detector.infer([prepared for _, prepared in group])
+        found: list[object] = list(detector.infer(prepared))
     except Exception as error:
-        if len(group) == 1:
-            keep(group[0][0], error)
-        else:
-            for member in group:
-                yield from _infer(detector, [member], keep)
-        return
-    for (job, prepared), values in zip(group, maps, strict=True):
-        yield job, prepared, values
+        if len(group) > 1:
+            return [one for member in group for one in _infer(detector, [member])]
+        found = [error]
+    return [(job, each, values) for (job, each), values in zip(group, found, strict=True)]
 
 
 def _message(error: BaseException) -> str:

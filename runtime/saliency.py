@@ -7,9 +7,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .bands import row_bands
 from .errors import SalienceError
 from .files import write_atomic
-from .images import encode_png
+from .png_writer import encode_png
 
 Kind = Literal["map", "mask", "cutout", "overlay"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -36,7 +37,11 @@ class SaliencyMap:
 
     def grey(self) -> NDArray[np.uint8]:
         """(H, W) uint8, 255 for saliency 1."""
-        return np.rint(self.values * 255).astype(np.uint8)
+        levels = np.empty(self.values.shape, dtype=np.uint8)
+        for rows in row_bands(len(levels), self.values.strides[0]):
+            scaled = self.values[rows] * 255
+            levels[rows] = np.rint(scaled, out=scaled)
+        return levels
 
     def threshold(self) -> float:
         """The adaptive threshold, twice the mean and at most 1 (Achanta et al., Frequency-tuned)."""
@@ -68,9 +73,12 @@ class SaliencyMap:
 
     def overlay(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB: the picture, salient parts tinted magenta."""
-        strength = (self.values * _TINT_STRENGTH)[..., None]
-        tinted = self.image + (_TINT - self.image) * strength
-        return np.rint(tinted).astype(np.uint8)
+        tinted = np.empty_like(self.image)
+        for rows in row_bands(len(tinted), tinted.strides[0]):
+            strength = (self.values[rows] * _TINT_STRENGTH)[..., None]
+            mixed = self.image[rows] + (_TINT - self.image[rows]) * strength
+            tinted[rows] = np.rint(mixed, out=mixed)
+        return tinted
 
     def render(self, kind: Kind, *, threshold: float | None = None) -> NDArray[np.uint8]:
         """One of the pictures above as uint8; a mask is 0 or 255.

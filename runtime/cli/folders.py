@@ -9,10 +9,27 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..backends.engine import available_cores
 from ..errors import SalienceError
 from ..jobs import Job, plan_jobs
 from ..pipeline import Extras, Failure, Predictor, run_jobs
 from ..saliency import Kind
+
+# Engine calls at once, at most: each holds the activations of its pictures.
+_CALLS = 4
+
+
+def share_cores(threads: int | None, jobs: int) -> tuple[int | None, int]:
+    """Threads of an engine call, and how many calls run at once, so that these use all cores together.
+
+    Args:
+        threads: what the user wants of one call; None to choose.
+        jobs: pictures to do; one alone gets all cores.
+    """
+    cores = available_cores()
+    if jobs > 1 and threads is None:
+        threads = max(1, cores // _CALLS)
+    return threads, max(1, min(_CALLS, jobs, cores // (threads or cores)))
 
 
 def check_threshold(kind: Kind, threshold: float | None) -> None:
@@ -38,10 +55,14 @@ def write_all(
     threshold: float | None,
     batch: int,
     workers: int,
+    calls: int,
     extras: Extras | None = None,
 ) -> None:
     """Write the map of every job, say what was done, and exit with 1 if any job gave none."""
-    run = partial(run_jobs, detector, jobs, kind=kind, threshold=threshold, batch=batch, workers=workers, extras=extras)
+    run = partial(
+        run_jobs, detector, jobs, kind=kind, threshold=threshold, batch=batch, workers=workers, calls=calls,
+        extras=extras,
+    )  # fmt: skip
     report(run, len(jobs), output=output, skipped=skipped, source=f"{detector.backend}, {detector.precision}")
 
 

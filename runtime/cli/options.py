@@ -14,7 +14,9 @@ PrecisionOption = Annotated[
     typer.Option(help="Of the graphs; auto: the bundle's default."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of one engine call. [all cores]")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of one engine call. [as many as make all cores work]")
+]
 ProviderOption = Annotated[
     Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"] | None,
     typer.Option(help="ONNX Runtime's execution provider."),

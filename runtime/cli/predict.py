@@ -9,12 +9,12 @@ import typer
 from ..commands import parse_pairs, report_errors
 from ..detector import Detector, load
 from ..errors import SalienceError
-from ..images import encode_png
 from ..low_level import PRESETS, Preset, PresetName
 from ..methods.cgd import ClampedDescentDetector, ObjectMap
 from ..objects import ObjectFinder, choose_preset
+from ..png_writer import encode_png
 from ..saliency import Kind
-from .folders import check_threshold, pending_jobs, write_all
+from .folders import check_threshold, pending_jobs, share_cores, write_all
 from .options import BackendOption, BundleOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
 
 STDIN_LIMIT_BYTES = 1 << 30
@@ -52,6 +52,7 @@ def predict(
     if from_stdin and top:
         raise SalienceError("--top: cannot be used with input '-', whose result is all that standard output may hold.")
     jobs, skipped = ([], 0) if from_stdin else pending_jobs(inputs, output, skip_existing=skip_existing)
+    threads, calls = share_cores(threads, len(jobs))
     detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
     detector.require_standalone()
     chosen = choose_preset(preset, parse_pairs(parameter, "--set"))
@@ -68,6 +69,7 @@ def predict(
         threshold=threshold,
         batch=batch,
         workers=workers,
+        calls=calls,
     )
 
 

@@ -13,7 +13,7 @@ from ..manifest import MANIFEST_FILE
 from ..methods.lps import EmptyPrior, PromoterDetector
 from ..priors import Promotion, StoredPriors, check_kept
 from ..saliency import Kind
-from .folders import check_threshold, pending_jobs, write_all
+from .folders import check_threshold, pending_jobs, share_cores, write_all
 from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
 
 
@@ -40,6 +40,7 @@ def promote(
     """Make better maps of priors, which any detector may have made; exit code 1 if any picture gave none."""
     check_threshold(kind, threshold)
     jobs, skipped = pending_jobs(inputs, output, skip_existing=skip_existing)
+    threads, calls = share_cores(threads, len(jobs))
     options = {"backend": backend, "device": device, "threads": threads, "provider": provider}
     promoter = load(bundle, precision=precision, **options)  # type: ignore[arg-type]
     if not isinstance(promoter, PromoterDetector):
@@ -56,5 +57,5 @@ def promote(
     promotion = Promotion(promoter, priors, names, iterations, empty, every)
     write_all(
         promotion, jobs, output=output, skipped=skipped, kind=kind, threshold=threshold, batch=batch, workers=workers,
-        extras=partial(promotion.steps, output=output) if every else None,
+        calls=calls, extras=partial(promotion.steps, output=output) if every else None,
     )  # fmt: skip

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import BackendUnavailableError, ImageError
-from ..images import decode, decode_mask, encode_png
+from ..images import decode, decode_mask
+from ..png_writer import encode_png
 from .command import Evaluation, ImageResult, LoadMap, fit_to
 from .metrics import Curves
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from salience.runtime import ImageError
-from salience.runtime.images import FORMATS, decode, decode_grey, decode_mask, encode_png
+from salience.runtime.images import FORMATS, decode, decode_grey, decode_mask
 
 from .encoded import QUARTERS, UPRIGHT, encode, named, png_header
 
@@ -303,13 +303,19 @@ def test_grey_and_mask() -> None:
     np.testing.assert_array_equal(decode_grey(QUARTERS)[::31, ::47], [[76, 150], [29, 255]])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_encoded_png_comes_back(channels: int) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (7, 5, channels), dtype=np.uint8)
-    image = image[..., 0] if channels == 1 else image
-    with Image.open(io.BytesIO(encode_png(image))) as found:
-        assert found.format == "PNG"
-        np.testing.assert_array_equal(np.asarray(found), image)
+def test_pixels_may_be_written_to() -> None:
+    for mode in ("RGB", "RGBA", "L", "P"):
+        assert decode(Image.new(mode, (3, 2))).flags.writeable
+
+
+def test_pictures_of_many_bands_are_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (23, 5, 3), dtype=np.uint8)
+    photo, modes = Image.fromarray(image), ("RGB", "L", "P", "CMYK")
+    expected = {mode: np.asarray(photo.convert(mode).convert("RGB")) for mode in modes}
+    for size in (1, 60, 1 << 18):  # a row, three rows, all
+        monkeypatch.setattr("salience.runtime.bands._BAND_BYTES", size)
+        for mode, pixels in expected.items():
+            np.testing.assert_array_equal(decode(photo.convert(mode)), pixels)
 
 
 @pytest.mark.slow

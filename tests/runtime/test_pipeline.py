@@ -1,5 +1,6 @@
 """Many pictures: each gives its map or its own failure, in bounded memory, and Ctrl-C ends it."""
 
+import contextlib
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from salience.runtime import Detector, EngineError, Prepared, SaliencyMap, load
+from salience.runtime.cli.folders import share_cores
 from salience.runtime.images import ImageSource
 from salience.runtime.jobs import Job, plan_jobs
 from salience.runtime.pipeline import run_jobs
@@ -193,9 +195,9 @@ def test_no_jobs(detector: Detector) -> None:
     assert run_jobs(detector, []) == []
 
 
-@pytest.mark.parametrize(("batch", "workers"), [(1, 1), (4, 2)])
+@pytest.mark.parametrize(("batch", "workers", "calls"), [(1, 1, 1), (4, 2, 1), (2, 2, 3)])
 def test_pictures_in_memory_are_bounded(
-    detector: Detector, photo_folder: Path, tmp_path: Path, batch: int, workers: int
+    detector: Detector, photo_folder: Path, tmp_path: Path, batch: int, workers: int, calls: int
 ) -> None:
     # Writing is the slow part, so that everything before it runs ahead as far as it may.
     watched = Watched(detector, finish=lambda: time.sleep(0.005))
@@ -207,10 +209,45 @@ def test_pictures_in_memory_are_bounded(
             taken.append(index)
             yield Job(source, tmp_path / f"{index}.png")
 
-    assert not run_jobs(watched, jobs(), batch=batch, workers=workers)  # type: ignore[arg-type]
-    # Decoded ahead, in the batch, waiting to be written, and in each thread's hands.
-    assert watched.most <= (workers + batch) + batch + (2 * workers + batch) + 2 * workers
+    assert not run_jobs(watched, jobs(), batch=batch, workers=workers, calls=calls)  # type: ignore[arg-type]
+    # Decoded ahead, in the batches, waiting to be written, and in each thread's hands.
+    assert watched.most <= (workers + batch) + (calls + 2) * batch + (2 * workers + batch) + 2 * workers
     assert len(taken) == len(list(tmp_path.iterdir())) == 80
+
+
+def test_as_many_engine_calls_run_at_once_as_asked_for(detector: Detector, folder: Path, tmp_path: Path) -> None:
+    lock, running, most = threading.Lock(), 0, 0
+    meeting = threading.Barrier(3)
+
+    def infer(group: Sequence[Prepared]) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(0.5)
+        with lock:
+            running -= 1
+
+    failures = run(Watched(detector, infer=infer), plan_jobs([str(folder)], tmp_path), calls=3)
+    assert most == 3
+    assert failures.keys() == BROKEN.keys()
+    assert len(list(tmp_path.iterdir())) == 30 - len(BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "jobs", "expected"),
+    [
+        (2, None, 600, (1, 2)), (1, None, 600, (1, 1)), (16, None, 600, (4, 4)), (64, None, 600, (16, 4)),
+        (16, None, 2, (4, 2)), (16, None, 1, (None, 1)), (16, None, 0, (None, 1)),
+        (16, 8, 600, (8, 2)), (16, 16, 600, (16, 1)), (2, 4, 600, (4, 1)), (16, 2, 1, (2, 1)),
+    ],
+)  # fmt: skip
+def test_calls_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, jobs: int, expected: tuple[int | None, int]
+) -> None:
+    monkeypatch.setattr("salience.runtime.cli.folders.available_cores", lambda: cores)
+    assert share_cores(threads, jobs) == expected
 
 
 def test_large_pictures_close_a_batch(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
