@@ -49,6 +49,8 @@ def main() -> None:
     for table in tables(record):
         Console(width=170).print(table)
     if options.json:
+        if options.add and options.json.exists():
+            record = Record.read(options.json).joined(record)
         record.write(options.json)
     if options.markdown:
         write_atomic(options.markdown, markdown(record).encode())
@@ -81,6 +83,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--memory", action=switch, default=True, help="peak memory and cold start, in new processes")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of all network inputs")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--add", action="store_true", help="keep the methods that the JSON file holds already")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--check", type=Path, metavar="BASELINE.json", help="exit with 1 where a ratio became worse")
@@ -214,12 +217,13 @@ class MethodRun:
             return take_turns(calls, rounds=rounds, seed=_SEED, done=lambda form: progress.advance(bar))
 
     def with_new_processes(self, form: Form, row: Row) -> Row:
-        """With peak memory, and at the least batch with the cold start of ours and of eager PyTorch."""
-        if form.kind == "compile":  # its first call compiles, and that is no part of a call
+        """At the least batch with peak memory, and with the cold start of ours and of eager PyTorch."""
+        # The first call of what compiles then is no part of a call.
+        if form.kind == "compile" or form.batch > min(other.batch for other in self.forms):
             return row
         size = self.in_new_processes("memory", form, 1)
         found: dict[str, float | None] = {"peak_bytes": None if size is None else int(size)}
-        if form.kind != "export" and form.batch == min(other.batch for other in self.forms):
+        if form.kind != "export":
             found["cold_start_s"] = self.in_new_processes("cold start", form, _COLD_STARTS)
         return row.model_copy(update=found)
 

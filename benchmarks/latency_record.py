@@ -189,6 +189,21 @@ class Record(_Model):
                 "expected what python -m benchmarks.latency --json writes."
             ) from error
 
+    def joined(self, later: Self) -> Self:
+        """With the rows of another run of this machine, which measured other methods.
+
+        Raises:
+            DataError: the runs computed different things, or the same methods.
+        """
+        alike = self.settings.model_dump(exclude={"sizes"}) == later.settings.model_dump(exclude={"sizes"})
+        if not alike or self.evidence.commit != later.evidence.commit or self.rounds != later.rounds:
+            raise DataError("record: of other settings, rounds or another commit than this run; write to a new file.")
+        both = sorted(self.settings.sizes.keys() & later.settings.sizes)
+        if both:
+            raise DataError(f"record: holds {', '.join(both)} already; write to a new file.")
+        settings = self.settings.model_copy(update={"sizes": self.settings.sizes | later.settings.sizes})
+        return self.model_copy(update={"settings": settings, "rows": (*self.rows, *later.rows)})
+
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all."""
         write_atomic(path, f"{self.model_dump_json(indent=1)}\n".encode())

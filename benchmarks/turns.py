@@ -11,6 +11,8 @@ FormT = TypeVar("FormT", bound=Hashable)
 
 # Threads of the library that ran last wait for work in a loop for some milliseconds before they sleep.
 REST_S = 0.1
+# A long call is its own warm-up, and few of them say enough.
+LONG_S, ENOUGH_S = 2.0, 20.0
 
 
 def take_turns(
@@ -19,6 +21,8 @@ def take_turns(
     rounds: int,
     seed: int,
     rest_s: float = REST_S,
+    long_s: float = LONG_S,
+    enough_s: float = ENOUGH_S,
     clock: Callable[[], float] = time.perf_counter,
     done: Callable[[FormT], None] = lambda form: None,
 ) -> dict[FormT, list[float]]:
@@ -29,6 +33,8 @@ def take_turns(
         rounds: in each of them every form runs twice in a row, and the second call counts.
         seed: of the order, which is another one in every round.
         rest_s: pause before each form.
+        long_s: a form that took as long runs once.
+        enough_s: a form whose calls took as long together takes no further turns.
         clock: gives seconds.
         done: called after each form.
     """
@@ -37,10 +43,12 @@ def take_turns(
     for _ in range(rounds):
         shuffler.shuffle(order)
         for form in order:
-            time.sleep(rest_s)
-            calls[form]()
-            start = clock()
-            calls[form]()
-            times[form].append(clock() - start)
+            if sum(times[form]) < enough_s:
+                time.sleep(rest_s)
+                if max(times[form], default=0) < long_s:
+                    calls[form]()
+                start = clock()
+                calls[form]()
+                times[form].append(clock() - start)
             done(form)
     return times

@@ -139,7 +139,7 @@ def test_forms_take_turns_in_changing_orders_and_only_the_second_call_counts() -
             clock()
 
     calls = {"a": lambda: call("a", 3), "b": lambda: call("b", 7), "c": lambda: call("c", 0)}
-    times = take_turns(calls, rounds=6, seed=1, rest_s=0, clock=lambda: float(clock()))
+    times = take_turns(calls, rounds=6, seed=1, rest_s=0, long_s=1e9, enough_s=1e9, clock=lambda: float(clock()))
     pairs = list(zip(ran[::2], ran[1::2], strict=True))
     assert all(first == second for first, second in pairs)
     orders = [tuple(first for first, _ in pairs[start : start + 3]) for start in range(0, 18, 3)]
@@ -147,6 +147,33 @@ def test_forms_take_turns_in_changing_orders_and_only_the_second_call_counts() -
     assert len(set(orders)) > 1
     # A form that closes a round and opens the next has run before its first call there.
     assert {times["a"][0], times["b"][0], times["c"][0]} == {4, 8, 1}
+
+
+def test_long_forms_run_once_a_round_and_few_rounds() -> None:
+    now, ran = [0.0], []
+
+    def call(name: str, seconds: float) -> None:
+        ran.append(name)
+        now[0] += seconds
+
+    calls = {"short": lambda: call("short", 0.5), "long": lambda: call("long", 5)}
+    times = take_turns(calls, rounds=6, seed=1, rest_s=0, long_s=2, enough_s=12, clock=lambda: now[0])
+    assert times == {"short": [0.5] * 6, "long": [5] * 3}
+    assert ran.count("short") == 12
+    assert ran.count("long") == 4  # once to find out
+
+
+def test_records_of_other_methods_are_joined() -> None:
+    one, other = (record([row(OURS, [seconds], method=name)]) for name, seconds in (("multis", 0.1), ("arn", 0.2)))
+    other = other.model_copy(update={"settings": other.settings.model_copy(update={"sizes": {"arn": (224, 224)}})})
+    one = one.model_copy(update={"settings": one.settings.model_copy(update={"sizes": {"multis": (224, 224)}})})
+    found = one.joined(other)
+    assert [each.method for each in found.rows] == ["multis", "arn"]
+    assert found.settings.sizes.keys() == {"multis", "arn"}
+    with pytest.raises(DataError, match="holds arn already"):
+        found.joined(other)
+    with pytest.raises(DataError, match="other settings, rounds or another commit"):
+        one.joined(other.model_copy(update={"rounds": 99}))
 
 
 def test_tables_hold_figures_dashes_and_remarks() -> None:
