@@ -12,6 +12,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from salience.runtime.backends.engine import available_cores
+
 # Of x86 CPUs: what int8 and bf16 products run on.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
 TOOLS = ("torch", "onnx", "onnxruntime", "openvino", "salience")
@@ -58,7 +60,7 @@ class Evidence(BaseModel):
         status = _git("status", "--porcelain")
         return cls(
             cpu=cpu or platform.processor() or platform.machine(),
-            cores=_cores(),
+            cores=available_cores(),
             flags=flags,
             memory_bytes=read_memory(_read("/proc/meminfo")),
             load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -89,10 +91,6 @@ def read_memory(text: str) -> int | None:
 def _read(path: str) -> str:
     file = Path(path)
     return file.read_text() if file.is_file() else ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(distribution: str) -> str | None:

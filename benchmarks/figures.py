@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import figure_texts as texts
-from benchmarks import latency_texts, quality_texts
+from benchmarks import latency_texts, quality_texts, speed_texts
 from salience.runtime.errors import DataError
 from salience.runtime.files import write_atomic
 
@@ -36,6 +36,8 @@ class Figure:
 
 FIGURES = {
     "attention_memory": Figure(texts.attention_memory, ("arn_memory",)),
+    "choices": Figure(speed_texts.choices, ("choices",)),
+    "curves": Figure(speed_texts.curves, ("curves",)),
     "export_gains": Figure(texts.export_gains, ("arn_memory", "lps_speed")),
     "group_forms": Figure(texts.group_forms, ("gicd_quality",)),
     "groups": Figure(texts.groups, ("gicd_quality",)),
@@ -48,6 +50,7 @@ FIGURES = {
     "promotion": Figure(texts.promotion, ("lps_promotion",)),
     "quality": Figure(quality_texts.quality, ("quality",)),
     "quality_by_backend": Figure(quality_texts.quality_by_backend, ("quality",)),
+    "throughput": Figure(speed_texts.throughput, ("throughput",)),
 }
 
 

@@ -13,6 +13,7 @@ import argparse
 import gc
 import statistics
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,12 +148,14 @@ class MethodRun:
         forms: all of them.
         failures: why a form cannot be measured.
         notes: what is to be said of a form.
+        first: seconds of the first call of each form.
     """
 
     workload: Workload
     forms: list[Form]
     failures: dict[Form, str] = field(default_factory=dict)
     notes: dict[Form, list[str]] = field(default_factory=dict)
+    first: dict[Form, float] = field(default_factory=dict)
 
     def measure(self, options: argparse.Namespace, peaks: Iterable[Peak]) -> list[Row]:
         """A row for every form."""
@@ -199,7 +202,9 @@ class MethodRun:
         for form in self.working():
             try:
                 calls[form] = openers[form.kind].open(form)
+                start = time.perf_counter()
                 calls[form]()
+                self.first[form] = time.perf_counter() - start
             except SalienceError as error:
                 self.failures[form] = str(error)
             except Exception as error:  # of other libraries, of any kind
@@ -214,7 +219,9 @@ class MethodRun:
         """Seconds of every round, with a bar on standard error."""
         with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task(self.workload.method, total=rounds * len(calls))
-            return take_turns(calls, rounds=rounds, seed=_SEED, done=lambda form: progress.advance(bar))
+            return take_turns(
+                calls, rounds=rounds, seed=_SEED, known=self.first, done=lambda form: progress.advance(bar)
+            )
 
     def with_new_processes(self, form: Form, row: Row) -> Row:
         """At the least batch with peak memory, and with the cold start of ours and of eager PyTorch."""

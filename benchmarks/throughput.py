@@ -34,7 +34,7 @@ from salience.runtime.jobs import Job, plan_jobs
 from salience.runtime.pipeline import Predictor, run_jobs
 
 # Width and height of the pictures, and how many of them stand for a folder of so many.
-SIZES = {"400 x 300": 600, "1600 x 1200": 600, "4000 x 3000": 100}
+SIZES = {"400 x 300": 600, "1600 x 1200": 600, "4000 x 3000": 60}
 ENGINE, LOOP, PREDICT = "engine alone", "one by one", "salience predict"
 _SAMPLES = 12
 

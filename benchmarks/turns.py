@@ -23,6 +23,7 @@ def take_turns(
     rest_s: float = REST_S,
     long_s: float = LONG_S,
     enough_s: float = ENOUGH_S,
+    known: Mapping[FormT, float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     done: Callable[[FormT], None] = lambda form: None,
 ) -> dict[FormT, list[float]]:
@@ -35,6 +36,7 @@ def take_turns(
         rest_s: pause before each form.
         long_s: a form that took as long runs once.
         enough_s: a form whose calls took as long together takes no further turns.
+        known: seconds of a call, where one was made before.
         clock: gives seconds.
         done: called after each form.
     """
@@ -45,7 +47,7 @@ def take_turns(
         for form in order:
             if sum(times[form]) < enough_s:
                 time.sleep(rest_s)
-                if max(times[form], default=0) < long_s:
+                if max(times[form], default=(known or {}).get(form, 0)) < long_s:
                     calls[form]()
                 start = clock()
                 calls[form]()

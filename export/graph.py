@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -85,6 +85,10 @@ class MethodExport(BaseModel, ABC):
     """How a method leaves PyTorch; the fields of a subclass are its options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Whether int8 finds other maps, which then are held to be no worse, rather than the same: a gradient through
+    # rounded activations is another one.
+    int8_maps_differ: ClassVar[bool] = False
 
     def load(self, checkpoint: Path) -> tuple[CheckpointHeader, nn.Module]:
         """Header and network, in eval mode.

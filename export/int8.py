@@ -85,6 +85,7 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
             ranges=ranges,
             outputs={graph.name: graph.int8_outputs for graph in deep},
             calibrated=len(calibration),
+            worse_only=build.export.int8_maps_differ,
         )
         chosen = chooser.candidates()
         if build.settings.verify:

@@ -1,24 +1,20 @@
-"""Changes of traced graphs that keep what they compute, each worth its time; see benchmarks/README.md for how much.
+"""Changes of traced graphs that keep what they compute; benchmarks/README.md says what each gains.
 
 Batch norms, constants, rotated kernels, repeated and unused nodes need none: the exporter and `reverse_passes` leave
 nothing of these, which tests/export/test_rewrites.py holds them to.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+Rewrite: TypeAlias = Callable[[ModelProto], None]
+
 # Sums over fewer channels are too small to gain.
 _CHANNELS = 32
-
-
-def rewrite(model: ModelProto) -> None:
-    """All of `REWRITES`, in order; functions of `model` must have their bodies already."""
-    for change in REWRITES:
-        change(model)
-    onnx.checker.check_model(model)
 
 
 def sum_by_product(model: ModelProto) -> None:
@@ -68,7 +64,7 @@ def join_products(model: ModelProto) -> None:
         model.graph.node.extend(ordered)
 
 
-REWRITES: tuple[Callable[[ModelProto], None], ...] = (sum_by_product, join_products)
+REWRITES: tuple[Rewrite, ...] = (sum_by_product, join_products)
 
 
 def _same_matrix(model: ModelProto) -> Iterator[list[NodeProto]]:

@@ -49,6 +49,7 @@ class Chooser:
         ranges: of their tensors.
         outputs: of each graph: the outputs before which layers may be int8; None for all.
         calibrated: the number of pictures that gave the ranges.
+        worse_only: scores may become better by any amount, see `MethodExport.int8_maps_differ`.
     """
 
     detectors: Sequence[Detector]
@@ -57,6 +58,7 @@ class Chooser:
     ranges: Mapping[str, Ranges]
     outputs: Mapping[str, Sequence[str] | None]
     calibrated: int
+    worse_only: bool = False
     trials: list[Trial] = field(default_factory=list)
 
     def candidates(self) -> list[Layer]:
@@ -73,15 +75,18 @@ class Chooser:
         }
 
     def choose(self, samples: Sequence[Sample]) -> Quantization:
-        """Rank the layers, then keep as few in fp32 as the scores on `samples` allow.
+        """All layers if the scores on `samples` allow it; else rank them and keep as few in fp32 as they allow.
 
         Raises:
             ExportError: no layer may be int8.
         """
-        changes = self.rank([sample.load()[0] for sample in samples[:: max(1, len(samples) // TRIED)][:TRIED]])
-        order = sorted(changes, key=lambda layer: -changes[layer])
         expected = score_maps(samples, partial(self.serve, self.detectors[0]))
-        kept = set(order[: self._fewest(order, samples, expected)])
+        changes: dict[Layer, float] = {}
+        kept: set[Layer] = set()
+        if not self._holds(self.candidates(), 0, samples, expected):
+            changes = self.rank([sample.load()[0] for sample in samples[:: max(1, len(samples) // TRIED)][:TRIED]])
+            order = sorted(changes, key=lambda layer: -changes[layer])
+            kept = set(order[: self._fewest(order, samples, expected)])
         counts = {graph: multiply_adds(model) for graph, model in self.models.items()}
         return Quantization(
             calibrated=self.calibrated,
@@ -89,10 +94,10 @@ class Chooser:
             limit=LIMIT,
             layers=tuple(
                 LayerChange(
-                    graph=layer.graph, layer=layer.name, relative=change, kept=layer in kept,
+                    graph=layer.graph, layer=layer.name, relative=changes.get(layer), kept=layer in kept,
                     multiply_adds=counts[layer.graph].get(layer.name, 0),
                 )
-                for layer, change in changes.items()
+                for layer in self.candidates()
             ),
             trials=tuple(self.trials),
         )  # fmt: skip
@@ -112,15 +117,15 @@ class Chooser:
         return changes
 
     def _fewest(self, order: Sequence[Layer], samples: Sequence[Sample], expected: Scores) -> int:
-        """How many of `order` must stay fp32: doubled until the scores hold, then halved back."""
-        low, high = -1, 0
-        while not self._holds(order, high, samples, expected):
-            low, high = high, max(1, 2 * high)
-            if high >= len(order):
-                raise ExportError(
-                    f"int8: with {low} of {len(order)} layers in fp32 max F or MAE still changes by more than {LIMIT}; "
-                    "leave int8 out, or calibrate with other pictures."
-                )
+        """How many of `order` must stay fp32, where some must: doubled until the scores hold, then halved back."""
+        low, high = 0, 1
+        while high < len(order) and not self._holds(order, high, samples, expected):
+            low, high = high, 2 * high
+        if high >= len(order):
+            raise ExportError(
+                f"int8: with {low} of {len(order)} layers in fp32 max F or MAE still changes by more than {LIMIT}; "
+                "leave int8 out, or calibrate with other pictures."
+            )
         while high - low > 1:
             middle = (low + high) // 2
             if self._holds(order, middle, samples, expected):
@@ -137,7 +142,8 @@ class Chooser:
             backend = next(iter(detector.engines.values())).name
             changes = {"f_change": found.f_max - expected.f_max, "mae_change": found.mae - expected.mae}
             self.trials.append(Trial(kept=kept, backend=backend, **changes))
-            holds = holds and max(map(abs, changes.values())) <= LIMIT
+            worse = (-changes["f_change"], changes["mae_change"])
+            holds = holds and max(worse if self.worse_only else map(abs, worse)) <= LIMIT
         return holds
 
 

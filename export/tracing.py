@@ -1,7 +1,7 @@
 """PyTorch module -> ONNX model, with a free batch dimension."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -15,20 +15,20 @@ from .graph import Graph
 from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
 from .opset import IR_VERSION, OPSET
 from .reverse_mode import capture
-from .rewrites import rewrite
+from .rewrites import REWRITES, Rewrite
 
 # torch.export treats sizes 0 and 1 as special, so the example batch is larger; no check uses it.
 TRACED_BATCH = 3
 
 
-def trace(graph: Graph, precision: Precision) -> ModelProto:
-    """Export `graph` in `precision`.
+def trace(graph: Graph, precision: Precision, rewrites: Sequence[Rewrite] = REWRITES) -> ModelProto:
+    """Export `graph` in `precision`, then change it by `rewrites`.
 
     Raises:
         ExportError: the exporter fails, or the result is not what it should be.
     """
     if precision == "fp16-weights":
-        return halve_weights(trace(graph, "fp32"))
+        return halve_weights(trace(graph, "fp32", rewrites))
     if precision == "int8":
         raise ExportError(f"graph {graph.name}: int8 is made of its fp32 file by export.int8, which calibrates.")
     module, interface = graph.at(precision), graph.entry({precision: graph.name}).at(precision)
@@ -59,7 +59,9 @@ def trace(graph: Graph, precision: Precision) -> ModelProto:
     if program is None:
         raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter returned nothing.")
     model = finish(program.model_proto, graph.name)
-    rewrite(model)
+    for rewrite in rewrites:
+        rewrite(model)
+    onnx.checker.check_model(model)
     check_interface(model, interface.inputs, interface.outputs)
     if any(True for _ in graph.module.parameters()):
         check_precision(model, precision)

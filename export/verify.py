@@ -180,6 +180,8 @@ def check_metric(
     samples: Sequence[Sample],
     precision: Precision,
     backend: str,
+    *,
+    worse_only: bool = False,
 ) -> MetricCheck:
     """Compare max F and MAE of PyTorch's maps with those of the bundle's maps, as `serve` gives them."""
     found = score_maps(samples, serve)
@@ -192,6 +194,7 @@ def check_metric(
         mae_reference=expected.mae,
         mae=found.mae,
         tolerance=METRIC_TOLERANCE[precision],
+        worse_only=worse_only,
     )
 
 

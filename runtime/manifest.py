@@ -168,7 +168,9 @@ class TensorCheck(_Model):
 
 
 class MetricCheck(_Model):
-    """Scores of PyTorch's maps and of a backend's on the same real images; `tolerance` bounds both changes."""
+    """Scores of PyTorch's maps and of a backend's on the same real images; `tolerance` bounds both changes, or with
+    `worse_only` how much worse each may be.
+    """
 
     precision: Precision
     backend: str
@@ -178,11 +180,13 @@ class MetricCheck(_Model):
     mae_reference: float
     mae: float
     tolerance: float
+    worse_only: bool = False
 
     @property
     def passed(self) -> bool:
-        """Both changes within the tolerance."""
-        return max(abs(self.f_max - self.f_max_reference), abs(self.mae - self.mae_reference)) <= self.tolerance
+        """Both changes within the tolerance; NaN is not."""
+        worse = (self.f_max_reference - self.f_max, self.mae - self.mae_reference)
+        return all((change if self.worse_only else abs(change)) <= self.tolerance for change in worse)
 
 
 class Approximation(_Model):
@@ -200,12 +204,13 @@ class Approximation(_Model):
 
 class LayerChange(_Model):
     """What one layer in int8, all others in fp32, changes: `relative` is the norm of the change of the maps over
-    that of the maps, on the engine where it is largest. `kept`: it stays fp32.
+    that of the maps, on the engine where it is largest, None where all layers together changed little enough. `kept`:
+    it stays fp32.
     """
 
     graph: str
     layer: str
-    relative: float
+    relative: float | None
     multiply_adds: int
     kept: bool
 

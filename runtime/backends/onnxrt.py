@@ -21,6 +21,11 @@ _PROVIDERS = {
 }
 
 
+# Without it threads go on waiting in a loop after a call and take the cores from the next session's: a picture through
+# three sessions took two to three times as long. What else was tried gained nothing (benchmarks/choices.py).
+CONFIG = {"session.force_spinning_stop": "1"}
+
+
 class OnnxRuntimeEngine(Engine):
     """A session of ONNX Runtime; inputs and outputs are bound, so a GPU's copies are explicit."""
 
@@ -60,9 +65,8 @@ class OnnxRuntimeEngine(Engine):
             runtime.preload_dlls()
         settings = runtime.SessionOptions()
         settings.log_severity_level = 3
-        # Else its threads go on waiting in a loop after a call, and take the cores from the next session's: a picture
-        # through three small sessions took two to three times as long.
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        for name, value in CONFIG.items():
+            settings.add_session_config_entry(name, value)
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         provider = _provider(options)

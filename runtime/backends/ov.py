@@ -13,6 +13,9 @@ from ..manifest import GraphEntry
 from .engine import Engine, EngineOptions, Feeds
 from .session import Session
 
+# On CPUs with bf16 units OpenVINO would compute in bf16 unless told which type is meant.
+CONFIG: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
 
 class OpenVinoEngine(Engine):
     """A compiled OpenVINO model; each thread has an infer request of its own.
@@ -45,8 +48,7 @@ class OpenVinoEngine(Engine):
         import onnx.inliner
         import openvino
 
-        # On CPUs with bf16 units OpenVINO would compute in bf16 unless told which type is meant.
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        config = dict(CONFIG)
         if options.threads is not None:
             config["INFERENCE_NUM_THREADS"] = options.threads
         try:

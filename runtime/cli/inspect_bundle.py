@@ -81,7 +81,7 @@ def _kept_layers(record: Quantization) -> Table:
         f"({record.kept_share:.1%} of the multiply-adds)"
     )
     table = _table(title, "graph", "layer that stays fp32", "change of the maps by it alone")
-    for layer in sorted(kept, key=lambda layer: -layer.relative):
+    for layer in sorted(kept, key=lambda layer: -(layer.relative or 0)):
         table.add_row(layer.graph, layer.layer, f"{layer.relative:.1e}")
     return table
 

@@ -42,6 +42,14 @@ def test_a_bundle_says_where_it_comes_from(bundle: Path, checkpoint: Path) -> No
 
 
 @pytest.mark.usefixtures("traced")
+def test_a_build_can_compare_the_engines_by_speed(tmp_path: Path, checkpoint: Path) -> None:
+    quick(tmp_path / "bundle", checkpoint, tune=True)
+    tuning = Bundle(tmp_path / "bundle").manifest.tuning
+    assert tuning is not None
+    assert {(timing.precision, timing.backend) for timing in tuning.timings} == {("fp32", "onnxruntime")}
+
+
+@pytest.mark.usefixtures("traced")
 def test_a_graph_that_differs_from_pytorch_is_kept_out(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from onnx import ModelProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from salience.export.opset import OPSET
-from salience.export.rewrites import join_products, rewrite, sum_by_product
+from salience.export.rewrites import REWRITES, join_products, sum_by_product
 from salience.runtime.bundle import Bundle
 from salience.runtime.manifest import HOST_GRAPHS
 
@@ -37,6 +37,12 @@ def assert_same(before: ModelProto, after: ModelProto, **feeds: Any) -> None:
     for one, other in zip(wanted, found, strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+
+
+def rewrite(model: ModelProto) -> None:
+    for change in REWRITES:
+        change(model)
+    onnx.checker.check_model(model)
 
 
 def copy_of(model: ModelProto) -> ModelProto:

@@ -1,8 +1,10 @@
 """The `salience` command as its user meets it: files, standard streams and exit codes."""
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +64,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 def test_version_and_help(cli: Cli) -> None:
     assert cli("--version").stdout == f"salience {salience.__version__}\n"
-    commands = ("predict", "promote", "evaluate", "inspect")
+    commands = ("predict", "promote", "evaluate", "inspect", "tune")
     for arguments in (["--help"], *([command, "--help"] for command in commands)):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0
@@ -72,7 +74,7 @@ def test_version_and_help(cli: Cli) -> None:
 def test_no_command_shows_the_commands() -> None:
     result = CliRunner().invoke(app, [])
     assert result.exit_code == 2
-    for command in ("predict", "promote", "evaluate", "inspect"):
+    for command in ("predict", "promote", "evaluate", "inspect", "tune"):
         assert command in result.output
 
 
@@ -324,6 +326,40 @@ def test_inspect_shows_markup_as_it_stands(cli: Cli, bundle: Path, tmp_path: Pat
     manifest["provenance"]["checkpoint"] = "[bold]a[/b].safetensors"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert "[bold]a[/b].safetensors" in cli("inspect", tmp_path).stdout
+
+
+def test_tune_records_what_inspect_shows(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path, dirs_exist_ok=True)
+    assert "Speed on the CPU" not in cli("inspect", tmp_path).stdout
+    for command in (("tune", tmp_path, "--rounds", 1), ("inspect", tmp_path)):
+        shown = cli(*command).stdout
+        assert "Speed on the CPU" in shown
+        assert shown.count("chosen") == len(load(tmp_path).bundle.precisions())
+
+
+def test_tune_what_is_no_bundle(cli: Cli, tmp_path: Path) -> None:
+    result = cli("tune", tmp_path, code=1)
+    assert error_lines(result)[0].startswith(f"error: bundle {tmp_path}: no readable manifest.json")
+
+
+def test_inspect_names_the_layers_that_stay_fp32(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "verification.json"
+    layers = [
+        {"graph": "saliency", "layer": f"conv{n}", "relative": n / 10, "multiply_adds": 5, "kept": n > 2}
+        for n in range(4)
+    ]
+    record = json.loads(path.read_text())
+    record["quantization"] = {"calibrated": 64, "tuned": 100, "limit": 2.5e-3, "layers": layers, "trials": []}
+    path.write_text(json.dumps(record))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    entry = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+    manifest["files"]["verification.json"] = entry
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    shown = " ".join(cli("inspect", tmp_path).stdout.split())
+    assert "ranges of 64 pictures, 1 of 4 layers stay fp32 (25.0% of the multiply-adds)" in shown
+    assert "conv3" in shown
+    assert "conv2" not in shown
 
 
 def test_inspect_damaged_bundle(cli: Cli, bundle: Path, tmp_path: Path) -> None:
