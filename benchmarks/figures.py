@@ -43,6 +43,7 @@ FIGURES = {
     "groups": Figure(texts.groups, ("gicd_quality",)),
     "latency": Figure(latency_texts.latency, ("latency",)),
     "latency_by_method": Figure(latency_texts.latency_by_method, ("latency",)),
+    "photo_steps": Figure(latency_texts.photo_steps, ("latency",)),
     "object_steps": Figure(texts.object_steps, ("cgd_quality",)),
     "objects": Figure(texts.objects, ("cgd_quality",)),
     "promoter_rounding": Figure(texts.promoter_rounding, ("lps_speed",)),

@@ -190,19 +190,19 @@ class Record(_Model):
             ) from error
 
     def joined(self, later: Self) -> Self:
-        """With the rows of another run of this machine, which measured other methods.
+        """With the rows of another run of this machine, which measured other methods or batches.
 
         Raises:
-            DataError: the runs computed different things, or the same methods.
+            DataError: the runs computed different things, or the same.
         """
         alike = self.settings.model_dump(exclude={"sizes"}) == later.settings.model_dump(exclude={"sizes"})
         if not alike or self.evidence.commit != later.evidence.commit or self.rounds != later.rounds:
             raise DataError("record: of other settings, rounds or another commit than this run; write to a new file.")
-        both = sorted(self.settings.sizes.keys() & later.settings.sizes)
-        if both:
-            raise DataError(f"record: holds {', '.join(both)} already; write to a new file.")
+        if {row.key for row in self.rows} & {row.key for row in later.rows}:
+            raise DataError(f"record: holds {', '.join(later.settings.sizes)} already; write to a new file.")
         settings = self.settings.model_copy(update={"sizes": self.settings.sizes | later.settings.sizes})
-        return self.model_copy(update={"settings": settings, "rows": (*self.rows, *later.rows)})
+        steps = max(self.photo_steps, later.photo_steps, key=lambda found: bool(found and found.steps[0].rembg_ms))
+        return self.model_copy(update={"settings": settings, "rows": (*self.rows, *later.rows), "photo_steps": steps})
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all."""

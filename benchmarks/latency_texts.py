@@ -27,11 +27,27 @@ def latency_by_method(results: Record) -> str:
     for method, form in _distinct((row["method"], row["form"]) for row in rows):
         found = _at_batches(rows, method, form)
         one = found[0] or {}
-        measured = [_cell(one, "p50_ms", "{:.0f} ms"), _memory(one), _start(one)]
+        measured = [_cell(one, "p50_ms", "{:.0f} ms"), _cell(one, "share_of_peak", "{:.0%}"), _memory(one), _start(one)]
         table.append([f"`{method}`", form, *(_ratio(row) for row in found), *measured])
     batches = [f"to eager, batch {batch}" for batch in BATCHES]
-    columns = ["method", "form", *batches, "a picture, batch 1", "peak memory", "cold start"]
-    return markdown_table(columns, table)
+    columns = ["method", "form", *batches, "a picture, batch 1", "of the peak", "peak memory", "cold start"]
+    peak = max(results["peaks"], key=lambda found: found["threads"])
+    note = sentences(
+        f"The peak is the most that any library reached on one large product in the same run: {peak['fp32']:.0f} "
+        f"GFLOP/s, {peak['int8']:.0f} int8 GOP/s."
+    )
+    return f"{markdown_table(columns, table)}\n\n{note}"
+
+
+def photo_steps(results: Record) -> str:
+    """What is done to a photograph before and after the network, beside rembg."""
+    steps = results["photo_steps"]
+    keys = ("ours_ms", "rembg_ms")
+    table = [
+        [step["step"], *(_cell(step, key, "{:.1f} ms") or "not measured" for key in keys)] for step in steps["steps"]
+    ]
+    height, width = steps["size"]
+    return markdown_table([f"photographs, network input {height} x {width}", "salience", steps["rembg"]], table)
 
 
 def _at_most_threads(rows: Iterable[Record]) -> list[Record]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import figures, latency_record
-from benchmarks.latency_texts import latency, latency_by_method
+from benchmarks.latency_texts import latency, latency_by_method, photo_steps
 from benchmarks.markdown_text import change, error, ratio, share
 from benchmarks.quality_rows import NOT_BUILT, Row, with_changes
 from benchmarks.quality_texts import quality, quality_by_backend
@@ -136,7 +136,8 @@ def latency_results() -> dict[str, Any]:
     forms = {"PyTorch eager": ("eager", 1.0), "salience, onnxruntime fp32": ("salience", 0.4712)}
     rows: list[dict[str, Any]] = [
         {"method": method, "form": form, "kind": kind, "batch": batch, "threads": threads, "reason": "",
-         "to_eager": to_eager * (1 if threads == 2 else 9), "p50_ms": 51.7, "peak_bytes": 33e6, "cold_start_s": 0.84}
+         "to_eager": to_eager * (1 if threads == 2 else 9), "p50_ms": 51.7, "peak_bytes": 33e6, "cold_start_s": 0.84,
+         "share_of_peak": 0.714}
         for method in ("multis", "gicd")
         for form, (kind, to_eager) in forms.items()
         for batch in (1, 8)
@@ -144,7 +145,8 @@ def latency_results() -> dict[str, Any]:
     ]  # fmt: skip
     rows[-1].update({"to_eager": None, "reason": "out of memory"})
     settings = {"backbone": "vgg16", "sizes": {"multis": [224, 224], "gicd": [224, 224]}, "iterations": 10, "group": 4}
-    return {"settings": settings, "rounds": 5, "evidence": {"cpu": "CPU of a test"}, "rows": rows}
+    peaks = [{"threads": 1, "fp32": 200, "int8": 800}, {"threads": 2, "fp32": 400, "int8": 1600}]
+    return {"settings": settings, "rounds": 5, "evidence": {"cpu": "CPU of a test"}, "rows": rows, "peaks": peaks}
 
 
 def test_latency_reads_what_its_benchmark_writes() -> None:
@@ -166,8 +168,16 @@ def test_latency_shows_ratios_at_most_threads() -> None:
 
 def test_latency_by_method_shows_times_and_memory() -> None:
     lines = latency_by_method(latency_results()).splitlines()
-    assert lines[3] == "| `multis` | salience, onnxruntime fp32 | .47 | .47 | 52 ms | 33 MB | .84 s |"
-    assert lines[5] == "| `gicd` | salience, onnxruntime fp32 | .47 | does not run | 52 ms | 33 MB | .84 s |"
+    assert lines[3] == "| `multis` | salience, onnxruntime fp32 | .47 | .47 | 52 ms | 71% | 33 MB | .84 s |"
+    assert lines[5] == "| `gicd` | salience, onnxruntime fp32 | .47 | does not run | 52 ms | 71% | 33 MB | .84 s |"
+    assert "in the same run: 400 GFLOP/s, 1600 int8 GOP/s" in " ".join(lines)
+
+
+def test_photo_steps_stand_beside_rembg_s() -> None:
+    steps = {"size": [224, 224], "rembg": "rembg 2", "steps": [{"step": "decode", "ours_ms": 4.04, "rembg_ms": None}]}
+    lines = photo_steps({"photo_steps": steps}).splitlines()
+    assert lines[0] == "| photographs, network input 224 x 224 | salience | rembg 2 |"
+    assert lines[2] == "| decode | 4.0 ms | not measured |"
 
 
 def test_numbers_are_printed_as_the_field_does() -> None:

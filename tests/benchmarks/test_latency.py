@@ -172,6 +172,8 @@ def test_records_of_other_methods_are_joined() -> None:
     assert found.settings.sizes.keys() == {"multis", "arn"}
     with pytest.raises(DataError, match="holds arn already"):
         found.joined(other)
+    later = one.joined(record([row(Form("eager", 8, 2), [0.3], method="multis")]))
+    assert [each.batch for each in later.rows] == [1, 8]
     with pytest.raises(DataError, match="other settings, rounds or another commit"):
         one.joined(other.model_copy(update={"rounds": 99}))
 

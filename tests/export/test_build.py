@@ -130,6 +130,7 @@ def test_a_compiled_engine_stands_in_the_manifest(tmp_path: Path, checkpoint: Pa
     assert engine.bytes == (tmp_path / "bundle" / engine.file).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_another_input_size_is_served(tmp_path: Path, checkpoint: Path) -> None:
     quick(tmp_path / "bundle", checkpoint, size=(32, 160))
     detector = load(tmp_path / "bundle")
@@ -149,6 +150,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "export/build_engine.py", *arguments]
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_half_bundle(tmp_path: Path, checkpoint: Path, repository: Path) -> None:
     output = tmp_path / "bundle"
     process = subprocess.Popen(

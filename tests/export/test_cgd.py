@@ -286,6 +286,7 @@ def test_a_batch_is_each_by_itself(run: Callable[..., Arrays]) -> None:
             np.testing.assert_allclose(together[name][part], alone[name], rtol=1e-5, atol=10 * STEP_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_operators_are_those_of_every_engine(descend_file: Path, bundle_of: Callable[[str], Path]) -> None:
     """TensorRT has no max pooling with indices, and no scattering worth its name."""
     for path in (descend_file, bundle_of("cgd") / "descend.onnx"):

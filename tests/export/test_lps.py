@@ -193,6 +193,7 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_rank_is_measured_and_written_down(
     tmp_path: Path, pairs_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -335,6 +335,7 @@ def test_results_other_than_tensors_are_named() -> None:
         capture(Named(), EXAMPLES[:1])
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(repository: Path, tmp_path: Path) -> None:
     text = (repository / "export" / "REVERSE_MODE.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

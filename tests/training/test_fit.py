@@ -277,6 +277,7 @@ def train(output: Path, *extra: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     cut = train(tmp_path / "cut")
     deadline = time.monotonic() + 120
