@@ -42,9 +42,9 @@ def latency_by_method(results: Record) -> str:
 def photo_steps(results: Record) -> str:
     """What is done to a photograph before and after the network, beside rembg."""
     steps = results["photo_steps"]
-    keys = ("ours_ms", "rembg_ms")
     table = [
-        [step["step"], *(_cell(step, key, "{:.1f} ms") or "not measured" for key in keys)] for step in steps["steps"]
+        [step["step"], *(_cell(step, key, "{:.1f} ms") or "not measured" for key in ("ours_ms", "rembg_ms"))]
+        for step in steps["steps"]
     ]
     height, width = steps["size"]
     return markdown_table([f"photographs, network input {height} x {width}", "salience", steps["rembg"]], table)
