@@ -18,13 +18,13 @@ from unittest.mock import patch
 import numpy as np
 import onnx
 import onnxruntime
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.evidence import Evidence
 from benchmarks.forms import Call, Workload
 from benchmarks.networks import write_bundle, write_calibration, write_checkpoint
+from benchmarks.run_record import Row, Run
 from benchmarks.turns import take_turns
 from salience.export.graphs import GRAPHS
 from salience.export.quantization import calibrate, layers, quantize
@@ -33,7 +33,6 @@ from salience.export.tracing import trace
 from salience.runtime import load
 from salience.runtime.backends import BACKENDS, onnxrt, ov
 from salience.runtime.backends.engine import EngineOptions
-from salience.runtime.files import write_atomic
 from salience.runtime.tables import entry
 from salience.training.checkpoint import load_checkpoint
 
@@ -53,10 +52,8 @@ _OPENVINO: dict[str, dict[str, Any]] = {
 }
 
 
-class Row(BaseModel):
+class Gain(Row):
     """`ratio` is the time of the choice that was made over that of the other one; below 1 it gains."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     choice: str
     what: str
@@ -65,16 +62,6 @@ class Row(BaseModel):
     milliseconds: float
     other_milliseconds: float
     ratio: float
-
-
-class Record(BaseModel):
-    """A run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rounds: int
-    evidence: Evidence
-    rows: tuple[Row, ...]
 
 
 def main() -> None:
@@ -86,14 +73,14 @@ def main() -> None:
     evidence = Evidence.gather()
     with tempfile.TemporaryDirectory() as folder:
         rows = [*rewrite_rows(Path(folder), options.rounds), *session_rows(Path(folder), options.rounds)]
-    record = Record(rounds=options.rounds, evidence=evidence, rows=tuple(rows))
+    record = Run[Gain](rounds=options.rounds, evidence=evidence, rows=tuple(rows))
     table = Table("choice", "what", "backend", "precision", "ms", "the other's ms", "ratio")
     for row in rows:
         times = f"{row.milliseconds:.1f}", f"{row.other_milliseconds:.1f}", f"{row.ratio:.2f}"
         table.add_row(row.choice, row.what, row.backend, row.precision, *times)
     Console().print(table)
     if options.json:
-        write_atomic(options.json, f"{record.model_dump_json(indent=1)}\n".encode())
+        record.write(options.json)
 
 
 def workload_of(method: str, folder: Path) -> Workload:
@@ -105,7 +92,7 @@ def workload_of(method: str, folder: Path) -> Workload:
     return workload
 
 
-def rewrite_rows(folder: Path, rounds: int) -> Iterator[Row]:
+def rewrite_rows(folder: Path, rounds: int) -> Iterator[Gain]:
     """Each rewrite on the graph that it was made for."""
     for name, (method, graph_name, rewrite) in _REWRITES.items():
         workload = workload_of(method, folder)
@@ -140,7 +127,7 @@ def opened(model: onnx.ModelProto, interface: Any, backend: str, feeds: dict[str
     return lambda: engine.run(feeds)
 
 
-def session_rows(folder: Path, rounds: int) -> Iterator[Row]:
+def session_rows(folder: Path, rounds: int) -> Iterator[Gain]:
     """Each setting on three methods, whose pictures go through three to five sessions."""
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     calibration = write_calibration(folder / "calibration")
@@ -181,10 +168,10 @@ def sessions_with(backend: str, values: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def row(choice: str, what: str, backend: str, precision: str, seconds: dict[str, list[float]]) -> Row:
+def row(choice: str, what: str, backend: str, precision: str, seconds: dict[str, list[float]]) -> Gain:
     """Of both forms' seconds."""
     made, other = (1e3 * statistics.median(seconds[form]) for form in ("made", "other"))
-    return Row(
+    return Gain(
         choice=choice, what=what, backend=backend, precision=precision, milliseconds=made, other_milliseconds=other,
         ratio=made / other,
     )  # fmt: skip

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
+from benchmarks.networks import write_calibration
 from salience.export.graphs import GRAPHS
 from salience.export.pipeline import BuildSettings, build_network_bundle
 from salience.runtime.tables import entry
 from salience.training.checkpoint import CheckpointHeader, build_network
-from salience.training.data.scenes import scenes
 from salience.training.networks.arn import SelfAttention
 from salience.training.networks.cgd import Classifier
 from salience.training.preprocessing import Preprocessing
-
-SCENES = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class BundleMaker:
             network=network.settings.model_dump(),
             preprocessing=Preprocessing(size=(side, side), **scale),
         )
-        calibration = _scenes(self.folder / "calibration") if self.precision == "int8" else None
+        calibration = write_calibration(self.folder / "calibration") if self.precision == "int8" else None
         settings = BuildSettings(output=output, precisions=(self.precision,), calibration=calibration, verify=False)
         export = entry(GRAPHS, method, what="method")()
         build_network_bundle(header, network, export, settings, step=lambda name: nullcontext(), source={})
@@ -61,12 +58,3 @@ def _random_network(method: str, backbone: str) -> Any:
             # Its scale starts at 0, where an optimiser of graphs might leave the attention out.
             torch.nn.init.constant_(module.scale, 0.5)
     return network
-
-
-def _scenes(folder: Path) -> Path:
-    """Synthetic scenes and their masks as PNG files, from which int8 takes its ranges."""
-    for index, scene in enumerate(scenes(SCENES)):
-        for name, values in zip(("images", "masks"), scene.load(), strict=True):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(values).save(folder / name / f"{index}.png")
-    return folder

@@ -9,8 +9,6 @@ model and the pictures' own, each point of a round in a process of its own. `--r
 """
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -37,7 +35,9 @@ from benchmarks.curve_calls import (
 )
 from benchmarks.curve_plot import plot
 from benchmarks.curve_record import PANELS, Curve, PanelName, Record
+from benchmarks.evidence import Evidence
 from salience.runtime import ClampedDescentDetector, GroupDetector, PromoterDetector
+from salience.runtime.backends.engine import available_cores
 from salience.runtime.detector import SaliencyDetector
 from salience.runtime.methods.gicd import DEFAULT_MEMORY_BYTES
 
@@ -166,8 +166,8 @@ def measured(options: argparse.Namespace) -> Record:
         backbone=options.backbone,
         backend=options.backend,
         precision=options.precision,
-        threads=options.threads or os.cpu_count() or 1,
-        processor=processor(),
+        threads=options.threads or available_cores(),
+        processor=Evidence.gather().cpu,
         versions={name: metadata.version(name) for name in ("salience", options.backend)},
         rounds=options.rounds,
         side=options.side,
@@ -202,14 +202,6 @@ def visit(call: Call, clock: Clock) -> float:
         call()
         times.append(clock() - start)
     return statistics.median(times)
-
-
-def processor() -> str:
-    """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

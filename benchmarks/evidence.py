@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -70,7 +71,7 @@ class Evidence(BaseModel):
             commit=_git("rev-parse", "HEAD"),
             changed=None if status is None else bool(status),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=shlex.join(_command()),
+            command=shlex.join(map(without_folders, _command())),
         )
 
 
@@ -80,6 +81,11 @@ def read_cpu(text: str) -> tuple[str, tuple[str, ...]]:
     found = {key.strip(): value.strip() for key, _, value in rows}
     present = set(found.get("flags", "").split())
     return found.get("model name", ""), tuple(flag for flag in CPU_FLAGS if flag in present)
+
+
+def without_folders(word: str) -> str:
+    """A word of a command line, absolute paths in it by their last name alone: where a file lay says nothing."""
+    return re.sub(r"(^|=)/(?:[^/=]+/)*([^/=]+)/?", r"\1\2", word)
 
 
 def read_memory(text: str) -> int | None:

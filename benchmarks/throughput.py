@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 from skimage import data
@@ -24,12 +23,12 @@ from skimage import data
 from benchmarks.evidence import Evidence
 from benchmarks.forms import Workload
 from benchmarks.networks import write_bundle, write_calibration, write_checkpoint
+from benchmarks.run_record import Row, Run
 from benchmarks.sample_photos import PHOTOS
 from salience.runtime import Detector, load
 from salience.runtime.backends.engine import available_cores
 from salience.runtime.bundle import DEFAULT_BUNDLE
 from salience.runtime.cli.folders import share_cores
-from salience.runtime.files import write_atomic
 from salience.runtime.jobs import Job, plan_jobs
 from salience.runtime.pipeline import Predictor, run_jobs
 
@@ -39,7 +38,7 @@ ENGINE, LOOP, PREDICT = "engine alone", "one by one", "salience predict"
 _SAMPLES = 12
 
 
-class Row(BaseModel):
+class Rate(Row):
     """One form on one folder, medians over the rounds.
 
     Attributes:
@@ -53,8 +52,6 @@ class Row(BaseModel):
         over_engine: its time over that of `ENGINE`, less one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     network: str
     size: str
     pictures: int
@@ -63,16 +60,6 @@ class Row(BaseModel):
     cpu: float
     to_loop: float
     over_engine: float
-
-
-class Record(BaseModel):
-    """A run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rounds: int
-    evidence: Evidence
-    rows: tuple[Row, ...]
 
 
 def main() -> None:
@@ -84,17 +71,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     evidence = Evidence.gather()
-    rows: list[Row] = []
+    rows: list[Rate] = []
     with tempfile.TemporaryDirectory() as name:
         bundles = {"vgg16 int8": int8_bundle(Path(name) / "vgg16"), "packaged": DEFAULT_BUNDLE}
         for size in options.sizes:
             pictures = write_pictures(Path(name) / size, size, max(2, round(SIZES[size] * options.share)))
             for network, bundle in bundles.items():
                 rows += measure(network, bundle, size, pictures, options.rounds)
-    record = Record(rounds=options.rounds, evidence=evidence, rows=tuple(rows))
+    record = Run[Rate](rounds=options.rounds, evidence=evidence, rows=tuple(rows))
     Console().print(table(record))
     if options.json:
-        write_atomic(options.json, f"{record.model_dump_json(indent=1)}\n".encode())
+        record.write(options.json)
 
 
 def int8_bundle(folder: Path) -> Path:
@@ -121,7 +108,7 @@ def write_pictures(folder: Path, size: str, count: int) -> Path:
     return folder
 
 
-def measure(network: str, bundle: Path, size: str, pictures: Path, rounds: int) -> list[Row]:
+def measure(network: str, bundle: Path, size: str, pictures: Path, rounds: int) -> list[Rate]:
     """The rows of one network and folder."""
     output = pictures.with_name(f"{pictures.name} maps")
     jobs = plan_jobs([str(pictures)], output)
@@ -145,7 +132,7 @@ def measure(network: str, bundle: Path, size: str, pictures: Path, rounds: int) 
     shutil.rmtree(output)
     median = {form: statistics.median(found) for form, found in seconds.items()}
     return [
-        Row(
+        Rate(
             network=network, size=size, pictures=len(jobs), form=form, images_per_s=len(jobs) / median[form],
             cpu=statistics.median(used[form]), to_loop=median[LOOP] / median[form],
             over_engine=median[form] / median[ENGINE] - 1,
@@ -191,7 +178,7 @@ class Unwritten:
         """Write nothing."""
 
 
-def table(record: Record) -> Table:
+def table(record: Run[Rate]) -> Table:
     """For people."""
     found = Table("network", "pictures", "form", "images/s", "CPU", "to the loop", "over the engine")
     for row in record.rows:

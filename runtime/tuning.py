@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ Choice = tuple[str, int]
 
 
 def tune(
-    path: Path, backends: Sequence[str] | None = None, *, rounds: int = 7, done: Callable[[], None] = lambda: None
+    path: Path,
+    backends: Sequence[str] | None = None,
+    *,
+    rounds: int = 7,
+    done: Callable[[int], None] = lambda total: None,
 ) -> Tuning:
     """Time the whole way from a picture to its map, in every precision, and record it in the bundle's manifest.
 
@@ -34,7 +39,7 @@ def tune(
         path: the bundle's folder.
         backends: those of the CPU to compare; None for all that it was verified on and that work here.
         rounds: each choice runs once in each, and once before.
-        done: called after each call.
+        done: called after each call, with the number of all calls.
 
     Raises:
         BundleError: no bundle, or it was verified on no engine that works here.
@@ -46,22 +51,17 @@ def tune(
         raise BundleError(f"bundle {path}: was verified on no engine that runs on this machine's CPU; build it again.")
     cores = available_cores()
     choices = [(backend, threads) for backend in chosen for threads in _thread_counts(cores)]
+    precisions = bundle.precisions()
+    total = len(precisions) * len(choices) * (rounds + 1)
     found = [
         Timing(precision=precision, backend=backend, threads=threads, milliseconds=round(1e3 * seconds, 3))
-        for precision in bundle.precisions()
-        for (backend, threads), seconds in _measure(path, precision, choices, rounds, done).items()
+        for precision in precisions
+        for (backend, threads), seconds in _measure(path, precision, choices, rounds, partial(done, total)).items()
     ]
     tuning = Tuning(cores=cores, rounds=rounds, timings=tuple(found))
     text = bundle.manifest.model_copy(update={"tuning": tuning}).model_dump_json(indent=1)
     write_atomic(path / MANIFEST_FILE, f"{text}\n".encode())
     return tuning
-
-
-def count_calls(path: Path, backends: Sequence[str] | None = None, *, rounds: int = 7) -> int:
-    """How often `tune` calls its `done`."""
-    bundle = Bundle(path)
-    counts = len(_thread_counts(available_cores()))
-    return len(bundle.precisions()) * len(backends or _verified(bundle)) * counts * (rounds + 1)
 
 
 def _verified(bundle: Bundle) -> list[str]:

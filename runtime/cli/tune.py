@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from ..commands import report_errors
 from ..errors import DataError
-from ..tuning import count_calls, tune
+from ..tuning import tune
 from .inspect_bundle import timings_table
 
 
@@ -22,8 +22,8 @@ def tune_bundle(
     console = Console(stderr=True)
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=count_calls(bundle, rounds=rounds))
-            found = tune(bundle, rounds=rounds, done=lambda: progress.update(task, advance=1))
+            task = progress.add_task("", total=None)
+            found = tune(bundle, rounds=rounds, done=lambda total: progress.update(task, advance=1, total=total))
     except OSError as error:
         raise DataError(f"bundle {bundle}: its manifest cannot be written ({error.strerror or error}).") from error
     Console(markup=False).print(timings_table(found))

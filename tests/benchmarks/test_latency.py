@@ -1,6 +1,8 @@
 """The arithmetic and the text of `benchmarks.latency`, on records written by hand."""
 
 import itertools
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import latency
-from benchmarks.evidence import Evidence, read_cpu, read_memory
+from benchmarks.evidence import Evidence, read_cpu, read_memory, without_folders
 from benchmarks.forms import Form, Workload
 from benchmarks.latency_check import compare
 from benchmarks.latency_record import Peak, PhotoStep, PhotoSteps, Record, Row, Settings, percentile, with_ratios
@@ -230,6 +232,25 @@ def test_photo_steps_are_medians_over_all_photographs() -> None:
     times = {(AFTER, "ours", "a"): [0.001, 0.002], (AFTER, "ours", "b"): [0.009], ("other", "ours", "a"): [5.0]}
     assert summary(times, AFTER) == PhotoStep(step=AFTER, ours_ms=2.0, rembg_ms=None, samples=3)
     assert summary({**times, (AFTER, "rembg", "a"): [0.004]}, AFTER).rembg_ms == 4.0
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("/home/me/data", "data"), ("multis=/tmp/bundles/multis/", "multis=multis"), ("runs/out.json", "runs/out.json"),
+        ("--rounds", "--rounds"), ("1/2", "1/2"), ("/file", "file"),
+    ],
+)  # fmt: skip
+def test_commands_are_recorded_without_a_machine_s_folders(word: str, kept: str) -> None:
+    assert without_folders(word) == kept
+
+
+def test_stored_results_name_no_folder_of_a_machine(repository: Path) -> None:
+    stored = [json.loads(path.read_text()) for path in (repository / "benchmarks" / "results").glob("*.json")]
+    commands = [found["evidence"]["command"] for found in stored if isinstance(found, dict) and "evidence" in found]
+    assert len(commands) >= 4
+    for command in commands:
+        assert [without_folders(word) for word in shlex.split(command)] == shlex.split(command)
 
 
 def test_evidence_reads_what_linux_says() -> None:

@@ -120,7 +120,7 @@ def test_captured_equals_autograd(traced: Callable[[str], Traced], name: str) ->
         assert relative(gradient, case.usual) < ROUNDING
 
 
-def check(made: Traced, run: Callable[[Tensor], list[Tensor]]) -> None:
+def assert_gradient(made: Traced, run: Callable[[Tensor], list[Tensor]]) -> None:
     """Against autograd in double precision, since that in single precision flips decisions of its own."""
     errors = []
     for case in made.cases:
@@ -135,13 +135,13 @@ def check(made: Traced, run: Callable[[Tensor], list[Tensor]]) -> None:
 @EACH
 def test_onnx_runtime_gives_the_gradient(traced: Callable[[str], Traced], name: str) -> None:
     made = traced(name)
-    check(made, lambda image: run_onnx(made.model, image))
+    assert_gradient(made, lambda image: run_onnx(made.model, image))
 
 
 @EACH
 def test_openvino_gives_the_gradient(traced: Callable[[str], Traced], name: str, tmp_path: Path) -> None:
     made = traced(name)
-    check(made, openvino_runner(made.model, tmp_path))
+    assert_gradient(made, openvino_runner(made.model, tmp_path))
 
 
 @EACH

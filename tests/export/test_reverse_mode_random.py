@@ -153,7 +153,7 @@ class Summed(nn.Module):
         return (found * (places % 7 - 2)).sum(dim=(1, 2, 3))
 
 
-def compare(network: nn.Module, image: Tensor) -> None:
+def assert_captured_is_autograd(network: nn.Module, image: Tensor) -> None:
     captured = capture(value_and_gradient(network), (image[:1],))
     value, gradient = captured(image)
     assert relative(value, network(image)) < EXACT
@@ -163,17 +163,17 @@ def compare(network: nn.Module, image: Tensor) -> None:
 @settings(max_examples=20, deadline=None)
 @given(networks())
 def test_gradient_of_a_random_network(case: tuple[nn.Module, Tensor]) -> None:
-    compare(*case)
+    assert_captured_is_autograd(*case)
 
 
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(networks())
 def test_gradient_of_many_random_networks(case: tuple[nn.Module, Tensor]) -> None:
-    compare(*case)
+    assert_captured_is_autograd(*case)
 
 
-def compare_onnx(network: nn.Module, image: Tensor) -> None:
+def assert_onnx_runtime_is_autograd(network: nn.Module, image: Tensor) -> None:
     """In single precision every number is exact here, so ONNX Runtime may not differ in a single tie."""
     network, image = network.float(), image.float()
     model = to_onnx(capture(value_and_gradient(network), (image[:1],)), (image,))
@@ -183,11 +183,11 @@ def compare_onnx(network: nn.Module, image: Tensor) -> None:
 @settings(max_examples=3, deadline=None)
 @given(networks(smooth=False))
 def test_onnx_runtime_of_a_random_network(case: tuple[nn.Module, Tensor]) -> None:
-    compare_onnx(*case)
+    assert_onnx_runtime_is_autograd(*case)
 
 
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(networks(smooth=False))
 def test_onnx_runtime_of_many_random_networks(case: tuple[nn.Module, Tensor]) -> None:
-    compare_onnx(*case)
+    assert_onnx_runtime_is_autograd(*case)

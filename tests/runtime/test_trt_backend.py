@@ -16,7 +16,7 @@ from salience.runtime.errors import BackendUnavailableError, BundleError, Engine
 from salience.runtime.manifest import EngineEntry, FileEntry, Manifest
 from salience.runtime.tables import entry
 
-from .trt_fakes import CUDA, INTERFACE, PLAN, Libraries, check, feeds
+from .trt_fakes import CUDA, INTERFACE, PLAN, Libraries, assert_computed, feeds
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_opens_the_engine_of_a_bundle_and_runs_it(libraries: Libraries, tmp_path
     opened = backend.open(write_bundle(tmp_path), "net", "fp32", CUDA)
     assert opened.label == f"{name} net.fp32.{name}.engine"
     given = feeds(3)
-    check(opened.run(given), given)
+    assert_computed(opened.run(given), given)
     assert not libraries.cuda.stack
 
 
@@ -105,7 +105,7 @@ def test_runs_in_the_order_that_cuda_needs(libraries: Libraries, engine: TensorR
 def test_buffers_grow_and_are_used_again(libraries: Libraries, engine: TensorRtRtxEngine) -> None:
     for batch, blocks in ((2, 4), (1, 4), (4, 4), (3, 4)):
         given = feeds(batch, seed=batch)
-        check(engine.run(given), given)
+        assert_computed(engine.run(given), given)
         assert len(libraries.cuda.memory) == blocks
     # Batch 2 allocates four buffers, batch 4 outgrows all of them, batches 1 and 3 fit.
     assert sum(event.startswith("alloc") for event in libraries.cuda.events) == 8
@@ -114,7 +114,7 @@ def test_buffers_grow_and_are_used_again(libraries: Libraries, engine: TensorRtR
 def test_takes_arrays_that_are_not_contiguous(engine: TensorRtRtxEngine) -> None:
     given = feeds(4)
     reversed_feeds = {name: array[::-1] for name, array in given.items()}
-    check(engine.run(reversed_feeds), reversed_feeds)
+    assert_computed(engine.run(reversed_feeds), reversed_feeds)
 
 
 def test_many_threads_share_an_engine(libraries: Libraries, engine: TensorRtRtxEngine) -> None:
@@ -124,7 +124,7 @@ def test_many_threads_share_an_engine(libraries: Libraries, engine: TensorRtRtxE
         try:
             for turn in range(20):
                 given = feeds(1 + (seed + turn) % 4, seed=100 * seed + turn)
-                check(engine.run(given), given)
+                assert_computed(engine.run(given), given)
             assert not libraries.cuda.stack
         except BaseException as error:
             wrong.append(error)
@@ -142,7 +142,7 @@ def test_the_primary_context_is_retained_once(libraries: Libraries, plan_file: P
     second = TensorRtRtxEngine.open_graph(plan_file, INTERFACE, CUDA)
     first.close()
     given = feeds(1)
-    check(second.run(given), given)
+    assert_computed(second.run(given), given)
     assert libraries.cuda.retained == 1
 
 
@@ -194,7 +194,7 @@ def test_a_failure_while_running_is_told_and_overcome(
     libraries.cuda.fails.clear()
     for batch in (1, 4):
         given = feeds(batch)
-        check(engine.run(given), given)
+        assert_computed(engine.run(given), given)
 
 
 def test_a_failed_execution_waits_for_copies_under_way(libraries: Libraries, engine: TensorRtRtxEngine) -> None:

@@ -16,7 +16,7 @@ from salience.runtime.backends.trt import TensorRtEngine, TensorRtRtxEngine
 from salience.runtime.backends.trt_session import TensorRtSession
 from salience.runtime.errors import EngineError
 
-from .trt_fakes import CUDA, INTERFACE, PLAN, FakeCuda, Libraries, check, feeds
+from .trt_fakes import CUDA, INTERFACE, PLAN, FakeCuda, Libraries, assert_computed, feeds
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def powers(given: dict[str, NDArray[Any]], count: int) -> NDArray[Any]:
     return found
 
 
-def ends_clean(cuda: FakeCuda) -> None:
+def assert_all_freed(cuda: FakeCuda) -> None:
     """Everything was freed, each buffer once, and no thread's stack was left with a context."""
     assert not cuda.memory
     assert not cuda.streams
@@ -68,7 +68,7 @@ def ends_clean(cuda: FakeCuda) -> None:
     assert sum(event.startswith("alloc") for event in cuda.events) == cuda.events.count("free")
 
 
-def refused(call: Callable[[], object], message: str) -> None:
+def assert_refused(call: Callable[[], object], message: str) -> None:
     # Without a name for the error, whose traceback would hold the session.
     with pytest.raises(EngineError, match=message):
         call()
@@ -82,7 +82,7 @@ def test_computes_what_the_graph_does(libraries: Libraries, plan_file: Path, bac
         given = feeds(batch, seed)
         feed(session, given)
         session.run()
-        check(read(session), given)
+        assert_computed(read(session), given)
     assert not libraries.cuda.stack
 
 
@@ -102,7 +102,7 @@ def test_what_was_fed_is_the_callers_again(engine: TensorRtRtxEngine) -> None:
         session.feed(name, scratch)
         scratch.fill(7)
     session.run()
-    check(read(session), given)
+    assert_computed(read(session), given)
 
 
 def test_what_was_read_stays_as_it_is(engine: TensorRtRtxEngine) -> None:
@@ -112,14 +112,14 @@ def test_what_was_read_stays_as_it_is(engine: TensorRtRtxEngine) -> None:
     kept = read(session)
     feed(session, feeds(2, seed=1))
     session.run()
-    check(kept, given)
+    assert_computed(kept, given)
 
 
 def test_takes_arrays_that_are_not_contiguous(engine: TensorRtRtxEngine) -> None:
     session, given = engine.session(4), {name: array[::-1] for name, array in feeds(4).items()}
     feed(session, given)
     session.run()
-    check(read(session), given)
+    assert_computed(read(session), given)
 
 
 def test_a_linked_output_is_the_next_input(cuda: FakeCuda, engine: TensorRtRtxEngine) -> None:
@@ -197,7 +197,7 @@ def test_a_shared_buffer_outlives_the_session_that_wrote_it(
     np.testing.assert_array_equal(second.read("map"), powers(given, 2))
     second.close()
     engine.close()
-    ends_clean(cuda)
+    assert_all_freed(cuda)
 
 
 def test_sessions_of_two_engines_are_linked(libraries: Libraries, plan_file: Path) -> None:
@@ -211,7 +211,7 @@ def test_sessions_of_two_engines_are_linked(libraries: Libraries, plan_file: Pat
     second.run()
     np.testing.assert_array_equal(second.read("map"), powers(given, 2))
     engines[1].close()
-    ends_clean(libraries.cuda)
+    assert_all_freed(libraries.cuda)
 
 
 def test_sessions_and_their_engine_are_independent(cuda: FakeCuda, engine: TensorRtRtxEngine) -> None:
@@ -220,12 +220,12 @@ def test_sessions_and_their_engine_are_independent(cuda: FakeCuda, engine: Tenso
     assert len(cuda.streams) == len(cuda.contexts) == 4
     for batch, session in sessions.items():
         feed(session, given[batch])
-    check(engine.run(given[4]), given[4])
+    assert_computed(engine.run(given[4]), given[4])
     for session in sessions.values():
         session.run()
-    check(engine.run(given[2]), given[2])
+    assert_computed(engine.run(given[2]), given[2])
     for batch, session in sessions.items():
-        check(read(session), given[batch])
+        assert_computed(read(session), given[batch])
 
 
 def test_threads_have_a_session_each(cuda: FakeCuda, engine: TensorRtRtxEngine) -> None:
@@ -238,8 +238,8 @@ def test_threads_have_a_session_each(cuda: FakeCuda, engine: TensorRtRtxEngine) 
                 given = feeds(1 + seed, seed=100 * seed + turn)
                 feed(session, given)
                 session.run()
-                check(read(session), given)
-                check(engine.run(given), given)
+                assert_computed(read(session), given)
+                assert_computed(engine.run(given), given)
             del session
             assert not cuda.stack
         except BaseException as error:
@@ -252,7 +252,7 @@ def test_threads_have_a_session_each(cuda: FakeCuda, engine: TensorRtRtxEngine) 
         thread.join()
     assert not wrong
     engine.close()
-    ends_clean(cuda)
+    assert_all_freed(cuda)
 
 
 @pytest.mark.parametrize("batch", [0, 5])
@@ -280,7 +280,7 @@ def test_all_is_freed_at_the_end(cuda: FakeCuda, engine: TensorRtRtxEngine) -> N
     session.close()
     assert len(cuda.memory) == 4
     engine.close()
-    ends_clean(cuda)
+    assert_all_freed(cuda)
 
 
 def test_a_session_keeps_its_engine_open(libraries: Libraries, plan_file: Path) -> None:
@@ -288,9 +288,9 @@ def test_a_session_keeps_its_engine_open(libraries: Libraries, plan_file: Path) 
     gc.collect()
     feed(session, given)
     session.run()
-    check(read(session), given)
+    assert_computed(read(session), given)
     del session
-    ends_clean(libraries.cuda)
+    assert_all_freed(libraries.cuda)
 
 
 def test_a_session_may_go_on_another_thread(cuda: FakeCuda, engine: TensorRtRtxEngine) -> None:
@@ -299,7 +299,7 @@ def test_a_session_may_go_on_another_thread(cuda: FakeCuda, engine: TensorRtRtxE
     thread.start()
     thread.join()
     engine.close()
-    ends_clean(cuda)
+    assert_all_freed(cuda)
 
 
 CALLS: dict[str, Callable[[TensorRtSession], object]] = {
@@ -317,20 +317,21 @@ def test_closing_the_engine_ends_its_sessions(cuda: FakeCuda, engine: TensorRtRt
     feed(session, feeds(2))
     session.run()
     engine.close()
-    ends_clean(cuda)
-    refused(partial(CALLS[name], session), r"net\.fp32\..*got a call after close\(\).*ask an open engine for a new one")
-    refused(lambda: engine.session(2), r"got a call after close\(\), expected an open engine")
+    assert_all_freed(cuda)
+    message = r"net\.fp32\..*got a call after close\(\).*ask an open engine for a new one"
+    assert_refused(partial(CALLS[name], session), message)
+    assert_refused(lambda: engine.session(2), r"got a call after close\(\), expected an open engine")
     session.close()
 
 
 def test_links_to_and_from_a_closed_session_are_refused(cuda: FakeCuda, engine: TensorRtRtxEngine) -> None:
     session, closed, given = engine.session(2), engine.session(2), feeds(2)
     closed.close()
-    refused(lambda: session.link("map", "image", to=closed), r"got a call after close\(\)")
-    refused(lambda: closed.link("map", "image", to=session), r"got a call after close\(\)")
+    assert_refused(lambda: session.link("map", "image", to=closed), r"got a call after close\(\)")
+    assert_refused(lambda: closed.link("map", "image", to=session), r"got a call after close\(\)")
     feed(session, given)
     session.run()
-    check(read(session), given)
+    assert_computed(read(session), given)
 
 
 def test_a_link_to_another_gpu_is_refused(libraries: Libraries, plan_file: Path) -> None:
@@ -340,7 +341,7 @@ def test_a_link_to_another_gpu_is_refused(libraries: Libraries, plan_file: Path)
         for device in ("cuda:0", "cuda:1")
     )
     blocks = set(libraries.cuda.memory)
-    refused(lambda: first.link("map", "image", to=second), "map cannot be linked to a session on another GPU")
+    assert_refused(lambda: first.link("map", "image", to=second), "map cannot be linked to a session on another GPU")
     assert set(libraries.cuda.memory) == blocks
 
 
@@ -367,7 +368,7 @@ def test_closing_waits_for_a_run_under_way(cuda: FakeCuda, engine: TensorRtRtxEn
     assert "got a call after close()" in str(ended[0])
     # A buffer may have been under way from one name to another; it goes with the session.
     del session
-    ends_clean(cuda)
+    assert_all_freed(cuda)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +397,7 @@ def test_a_failure_to_open_is_told_and_leaves_nothing(
     session, given = engine.session(2), feeds(2)
     feed(session, given)
     session.run()
-    check(read(session), given)
+    assert_computed(read(session), given)
 
 
 def test_a_session_that_does_not_fit_frees_what_it_had(cuda: FakeCuda, engine: TensorRtRtxEngine) -> None:
@@ -427,21 +428,21 @@ def test_a_failure_of_the_driver_is_told_and_overcome(
     session.run()
     libraries.fails.add(failure)
     libraries.cuda.fails.add(failure)
-    refused(partial(CALLS[name], session), rf"tensorrt-rtx net\.fp32.*: {message}")
+    assert_refused(partial(CALLS[name], session), rf"tensorrt-rtx net\.fp32.*: {message}")
     assert not libraries.cuda.stack
     libraries.fails.clear()
     libraries.cuda.fails.clear()
     feed(session, given)
     session.run()
-    check(read(session), given)
+    assert_computed(read(session), given)
     del session
     engine.close()
-    ends_clean(libraries.cuda)
+    assert_all_freed(libraries.cuda)
 
 
 def test_a_refused_execution_waits_for_what_was_queued(libraries: Libraries, engine: TensorRtRtxEngine) -> None:
     session = engine.session(2)
     feed(session, feeds(2))
     libraries.fails.add("execute_async_v3")
-    refused(session.run, "execution was refused")
+    assert_refused(session.run, "execution was refused")
     assert libraries.cuda.events[-2:] == ["execute", "synchronize"]

@@ -14,7 +14,7 @@ from salience.runtime.backends.engine import EngineOptions, available_cores
 from salience.runtime.cli.options import PrecisionOption
 from salience.runtime.manifest import Precision, Timing, Tuning
 from salience.runtime.tables import entry
-from salience.runtime.tuning import count_calls, tune
+from salience.runtime.tuning import tune
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 
@@ -44,9 +44,11 @@ def test_every_choice_is_timed_and_recorded(copy: Path) -> None:
     backends = [
         name for name in CPU_BACKENDS if entry(BACKENDS, name, what="backend").unavailable(EngineOptions()) is None
     ]
-    before, calls = json.loads((copy / "manifest.json").read_text()), []
-    found = tune(copy, backends, rounds=1, done=lambda: calls.append(1))
-    assert len(calls) == count_calls(copy, backends, rounds=1)
+    before = json.loads((copy / "manifest.json").read_text())
+    calls: list[int] = []
+    found = tune(copy, backends, rounds=1, done=calls.append)
+    assert calls == [2 * len(found.timings)] * len(calls)
+    assert len(calls) == calls[0]
     after = json.loads((copy / "manifest.json").read_text())
     assert Tuning.model_validate(after.pop("tuning")) == found
     assert before.pop("tuning") is None

@@ -301,7 +301,7 @@ def feeds(batch: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     }
 
 
-def check(found: dict[str, NDArray[Any]], given: dict[str, NDArray[Any]]) -> None:
+def assert_computed(found: dict[str, NDArray[Any]], given: dict[str, NDArray[Any]]) -> None:
     expected = given["image"] * given["weight"][:, None, None].astype(np.float32)
     np.testing.assert_array_equal(found["map"], expected)
     np.testing.assert_array_equal(found["mean"], expected.mean((1, 2)).astype(np.float16))

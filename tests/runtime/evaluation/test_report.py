@@ -255,4 +255,5 @@ assert "torch" not in sys.modules
 write_report(root / "report", found, load_stored_map, maps=maps, masks=masks)
 assert "matplotlib.pyplot" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
