@@ -20,6 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from salience.runtime.errors import ExportError
 
+from .rewrites import drop_unused
+
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 Ranges: TypeAlias = Any  # onnxruntime.quantization.calibrate.TensorsData
 
@@ -120,7 +122,7 @@ def _finish(quantised: Any, model: ModelProto) -> ModelProto:
     _read_floats(found)
     _own_quantisers(found)
     quantised.topological_sort()
-    _drop_unused(found)
+    drop_unused(found)
     for imported in list(found.opset_import):
         if imported.domain not in {entry.domain for entry in model.opset_import}:
             found.opset_import.remove(imported)
@@ -214,18 +216,6 @@ def _own_quantisers(model: ModelProto) -> None:
                 ]
             )
             node.input[place] = f"{name}.value"
-
-
-def _drop_unused(model: ModelProto) -> None:
-    """Remove nodes and constants that nothing reads."""
-    read = {value.name for value in model.graph.output}
-    for node in reversed(list(model.graph.node)):
-        if read.isdisjoint(node.output):
-            model.graph.node.remove(node)
-        else:
-            read.update(node.input)
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
-        model.graph.initializer.remove(tensor)
 
 
 def _producers(model: ModelProto) -> dict[str, NodeProto]:

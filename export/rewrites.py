@@ -39,7 +39,7 @@ def sum_by_product(model: ModelProto) -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.ones((1, channels), np.float32), ones))
         product = onnx.helper.make_node("MatMul", [ones, node.input[0]], node.output, name=node.name)
         node.CopyFrom(product)
-    _drop_unused(model)
+    drop_unused(model)
 
 
 def join_products(model: ModelProto) -> None:
@@ -118,9 +118,13 @@ def _sides(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim)
 
 
-def _drop_unused(model: ModelProto) -> None:
-    """Weights that no node reads any more."""
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+def drop_unused(model: ModelProto) -> None:
+    """Remove nodes and constants that nothing reads."""
+    read = {value.name for value in model.graph.output}
+    for node in reversed(list(model.graph.node)):
+        if read.isdisjoint(node.output):
+            model.graph.node.remove(node)
+        else:
+            read.update(node.input)
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
+        model.graph.initializer.remove(tensor)

@@ -59,6 +59,11 @@ class Detector(ABC):
         self._preprocess = OnnxRuntimeEngine.open(bundle, "preprocess", "fp32", self.host)
         self._postprocess = OnnxRuntimeEngine.open(bundle, "postprocess", "fp32", self.host)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on a GPU."""
+        return next(iter(self.engines.values())).on_gpu
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.bundle.path)!r}, {self.precision}, {self.backend})"
 

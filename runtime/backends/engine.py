@@ -62,6 +62,8 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    # Whether it computes there.
+    on_gpu: bool = False
 
     def __init__(self, interface: GraphEntry, label: str) -> None:
         self.inputs = {spec.name: spec for spec in interface.inputs}

@@ -36,6 +36,7 @@ class OnnxRuntimeEngine(Engine):
         self._session = session
         self._runtime = runtime
         self._options = options
+        self.on_gpu = options.on_gpu
 
     @classmethod
     def unavailable(cls, options: EngineOptions) -> str | None:

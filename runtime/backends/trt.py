@@ -43,6 +43,7 @@ class _TensorRt(Engine):
 
     builder: ClassVar[Builder]
     extra: ClassVar[str]
+    on_gpu = True
 
     def __init__(self, parts: "Parts", interface: GraphEntry, label: str) -> None:
         super().__init__(interface, label)

@@ -69,7 +69,7 @@ def predict(
         threshold=threshold,
         batch=batch,
         workers=workers,
-        calls=calls,
+        calls=1 if detector.on_gpu else calls,
     )
 
 

@@ -57,5 +57,5 @@ def promote(
     promotion = Promotion(promoter, priors, names, iterations, empty, every)
     write_all(
         promotion, jobs, output=output, skipped=skipped, kind=kind, threshold=threshold, batch=batch, workers=workers,
-        calls=calls, extras=partial(promotion.steps, output=output) if every else None,
+        calls=1 if promoter.on_gpu else calls, extras=partial(promotion.steps, output=output) if every else None,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 import salience
 from salience.runtime import load
 from salience.runtime.cli import app
+from salience.runtime.pipeline import run_jobs
 
 PROGRAM = [sys.executable, "-c", "from salience.runtime.cli import main; main()"]
 # A shell starts its background jobs, these tests among them, with interrupts ignored, and children inherit that.
@@ -326,6 +327,23 @@ def test_inspect_shows_markup_as_it_stands(cli: Cli, bundle: Path, tmp_path: Pat
     manifest["provenance"]["checkpoint"] = "[bold]a[/b].safetensors"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert "[bold]a[/b].safetensors" in cli("inspect", tmp_path).stdout
+
+
+@pytest.mark.parametrize(("on_gpu", "expected"), [(False, 2), (True, 1)])
+def test_several_calls_at_once_are_for_cpus(
+    cli: Cli, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool, expected: int
+) -> None:
+    seen: list[int] = []
+
+    def watched(*arguments: Any, calls: int, **options: Any) -> Any:
+        seen.append(calls)
+        return run_jobs(*arguments, calls=calls, **options)
+
+    monkeypatch.setattr("salience.runtime.cli.folders.run_jobs", watched)
+    monkeypatch.setattr("salience.runtime.cli.folders.available_cores", lambda: 2)
+    monkeypatch.setattr("salience.runtime.detector.Detector.on_gpu", on_gpu)
+    cli("predict", photo_folder, "--output", tmp_path)
+    assert seen == [expected]
 
 
 def test_tune_records_what_inspect_shows(cli: Cli, bundle: Path, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_opens_the_engine_of_a_bundle_and_runs_it(libraries: Libraries, tmp_path
     backend = entry(BACKENDS, name, what="backend")
     opened = backend.open(write_bundle(tmp_path), "net", "fp32", CUDA)
     assert opened.label == f"{name} net.fp32.{name}.engine"
+    assert opened.on_gpu
     given = feeds(3)
     assert_computed(opened.run(given), given)
     assert not libraries.cuda.stack
