@@ -19,6 +19,7 @@ from salience.runtime.manifest import HOST_GRAPHS, Precision
 from salience.training.data.folders import Sample, find_pairs, split_by_seed
 from salience.training.preprocessing import Preprocessing
 
+from .bias_correction import BiasCorrection
 from .bundle import file_entries, file_sha256, write_manifest
 from .graph import Graph
 from .quantization import Feeds, Ranges, calibrate, check_int8, layers, with_types
@@ -28,9 +29,10 @@ from .tracing import trace
 if TYPE_CHECKING:
     from .pipeline import Build, BuildSettings
 
-# Pictures that give the ranges, and at most so many that choose the layers.
+# Pictures that give the ranges, those that give the biases, and at most so many that choose the layers.
 CALIBRATED = 64
-TUNED = 100
+CORRECTED = 16
+TUNED = 200
 # What judges int8 is held out of the calibration folder where no other pictures are given.
 HELD_OUT = 1 / 3
 
@@ -73,18 +75,24 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
     models = {graph.name: _fp32(build, graph) for graph in graphs}
     deep = [graph for graph in graphs if layers(models[graph.name], graph.int8_outputs)]
     calibration = _spread(pictures.calibration, CALIBRATED)
+    correcting = _spread(calibration, CORRECTED)
     ranges: dict[str, Ranges] = {}
+    corrections: dict[str, BiasCorrection] = {}
     for graph in deep:
+        model = models[graph.name]
         with build.step(f"calibrate {graph.name}"):
-            ranges[graph.name] = calibrate(models[graph.name], _feeds(graph, calibration, build.preprocessing))
+            ranges[graph.name] = calibrate(model, _feeds(graph, calibration, build.preprocessing))
+            corrections[graph.name] = BiasCorrection(model, list(_feeds(graph, correcting, build.preprocessing)))
     with _serving(build, models) as detectors:
         chooser = Chooser(
             detectors=detectors,
             serve=build.export.serve,
             models={graph.name: with_types(models[graph.name]) for graph in deep},
             ranges=ranges,
+            corrections=corrections,
             outputs={graph.name: graph.int8_outputs for graph in deep},
             calibrated=len(calibration),
+            corrected=len(correcting),
             worse_only=build.export.int8_maps_differ,
         )
         chosen = chooser.candidates()
@@ -93,7 +101,8 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
                 found = chooser.choose(_spread(pictures.calibration, TUNED))
             build.record = build.record.model_copy(update={"quantization": found})
             chosen = [Layer(change.graph, change.layer) for change in found.layers if not change.kept]
-        quantized = chooser.quantized(chosen)
+        with build.step("correct the biases"):
+            quantized = chooser.quantized(chosen)
     for graph in graphs:
         files = dict(build.entries[graph.name].files)
         if graph.name in quantized:

@@ -200,11 +200,18 @@ def check_metric(
 
 def score_maps(samples: Sequence[Sample], predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> Scores:
     """Max F and MAE of the maps (H, W) in [0, 1] that `predict` makes of (H, W, 3) RGB pictures."""
+    return measure_maps(samples, predict).scores()
+
+
+def measure_maps(
+    samples: Sequence[Sample], predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+) -> MetricAccumulator:
+    """As `score_maps`, with the values of each picture."""
     metrics = MetricAccumulator(full=False)
     for sample in samples:
         image, mask = sample.load()
         metrics.add(np.rint(predict(image) * 255).astype(np.uint8), mask)
-    return metrics.scores()
+    return metrics
 
 
 def _resize_check(scene: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> TensorCheck:

@@ -216,21 +216,28 @@ class LayerChange(_Model):
 
 
 class Trial(_Model):
-    """The change of max F and MAE on one backend with the `kept` most sensitive layers in fp32."""
+    """The change of max F and MAE on one backend with the `kept` most sensitive layers in fp32, and its standard error.
+
+    The error says how far the change of other pictures may be from that of these.
+    """
 
     kept: int
     backend: str
     f_change: float
     mae_change: float
+    f_error: float
+    mae_error: float
 
 
 class Quantization(_Model):
     """How the int8 layers were chosen.
 
-    `calibrated` pictures gave the ranges, `tuned` pictures the changes, which had to be at most `limit`.
+    `calibrated` pictures gave the ranges, `corrected` of them the biases, `tuned` pictures the changes: the 90 %
+    interval of each had to be within `limit`.
     """
 
     calibrated: int
+    corrected: int
     tuned: int
     limit: float
     layers: tuple[LayerChange, ...]

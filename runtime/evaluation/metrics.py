@@ -103,6 +103,10 @@ class MetricAccumulator:
             for mae, curve in zip(self._mae.maes, curves, strict=True)
         ]
 
+    def image_curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """F over the thresholds (N, 256) and MAE (N,) of each image, in the order of `add`."""
+        return np.array(self._handlers["f"].dynamic_results), np.array(self._mae.maes)
+
     def curves(self) -> Curves:
         """The averaged curves so far."""
         found = self._results()

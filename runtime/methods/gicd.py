@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..backends.engine import Engine
 from ..backends.session import Held, Session
 from ..detector import Detector, Prepared
+from ..driver import LoopPool
 from ..errors import SalienceError
 from ..images import ImageSource
 from ..saliency import SaliencyMap
@@ -26,6 +27,10 @@ class GroupDetector(Detector):
     """Serves GICD; see `predict_group`. `predict` takes a picture for a group of its own."""
 
     graphs = ("embed", "consensus", "segment")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.sessions = LoopPool(lambda batch: Sessions(self.engines, batch))
 
     def infer(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
         """Maps (N, 1, h, w) of N pictures, each a group of its own."""
@@ -100,7 +105,6 @@ class GroupPass:
         for name, value, least in checked:
             if value < least:
                 raise SalienceError(f"group: {name} is {value}, expected at least {least}.")
-        self._sessions: dict[tuple[str, int], Session[Any]] = {}
         self._kept: dict[tuple[int, ...], dict[str, Held[Any]]] = {}
         self._held_bytes = 0
 
@@ -110,13 +114,17 @@ class GroupPass:
         Raises:
             EngineError: the engine failed; what has come so far holds.
         """
-        members, guide = self._gather()
+        with self.detector.sessions.take(self.batch) as sessions:
+            yield from self._maps(sessions, wanted)
+
+    def _maps(self, sessions: "Sessions", wanted: Callable[[int], bool]) -> Iterator[tuple[int, Prepared, Any]]:
+        members, guide = self._gather(sessions)
         for chunk, pictures in self._read([chunk for chunk in members if any(map(wanted, chunk))]):
             features = self._kept.pop(chunk, None)
             if not pictures:  # all of them are gone by now
                 continue
-            features = features or self._embed(chunk, pictures)[0]
-            segment = self._session("segment", len(chunk))
+            features = features or self._embed(sessions, chunk, pictures)[0]
+            segment = sessions.session("segment", len(chunk))
             for name, held in features.items():
                 segment.put(name, held)
             segment.feed("guide", np.repeat(guide, len(chunk), axis=0))
@@ -125,7 +133,7 @@ class GroupPass:
                 if index in pictures and wanted(index):
                     yield index, pictures[index], values
 
-    def _gather(self) -> tuple[list[tuple[int, ...]], NDArray[np.float32]]:
+    def _gather(self, sessions: "Sessions") -> tuple[list[tuple[int, ...]], NDArray[np.float32]]:
         """The first pass: the chunks of pictures that can be read, and the guide (1, D) of their consensus."""
         members, logits = [], []
         starts = range(0, self.count, self.batch)
@@ -134,7 +142,7 @@ class GroupPass:
             chunk = tuple(pictures)
             if not chunk:
                 continue
-            features, found = self._embed(chunk, pictures)
+            features, found = self._embed(sessions, chunk, pictures)
             size = sum(held.nbytes for held in features.values())
             if self._held_bytes + size <= self.memory_bytes:
                 self._kept[chunk] = features
@@ -145,23 +153,16 @@ class GroupPass:
         return members, guide
 
     def _embed(
-        self, chunk: tuple[int, ...], pictures: dict[int, Prepared]
+        self, sessions: "Sessions", chunk: tuple[int, ...], pictures: dict[int, Prepared]
     ) -> tuple[dict[str, Held[Any]], NDArray[np.float32]]:
         """Features of a chunk, on the device, and its logits (N, K). A picture that is gone by now counts as black."""
         blank = np.zeros_like(next(iter(pictures.values())).tensor)
-        embed = self._session("embed", len(chunk))
+        embed = sessions.session("embed", len(chunk))
         embed.feed("input", np.concatenate([pictures[i].tensor if i in pictures else blank for i in chunk]))
         embed.run()
         logits = embed.read(LOGITS)
         names = [name for name in self.detector.engines["embed"].outputs if name != LOGITS]
         return {name: embed.take(name) for name in names}, logits
-
-    def _session(self, graph: str, batch: int) -> Session[Any]:
-        key = (graph, batch)
-        if key not in self._sessions:
-            engine: Engine = self.detector.engines[graph]
-            self._sessions[key] = engine.session(batch)
-        return self._sessions[key]
 
     def _read(self, chunks: Sequence[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], dict[int, Prepared]]]:
         """Chunks with the pictures that can be read, decoded ahead; the others go to `failures`."""
@@ -190,3 +191,19 @@ class GroupPass:
             else:
                 raise error
         return found
+
+
+class Sessions:
+    """Of each graph one for chunks of `batch` pictures and one for smaller chunks, which few are."""
+
+    def __init__(self, engines: dict[str, Engine], batch: int) -> None:
+        self._engines = engines
+        self._batch = batch
+        self._open: dict[tuple[str, bool], Session[Any]] = {}
+
+    def session(self, graph: str, count: int) -> Session[Any]:
+        """For a chunk of `count` pictures."""
+        key = (graph, count == self._batch)
+        if key not in self._open or self._open[key].batch != count:
+            self._open[key] = self._engines[graph].session(count)
+        return self._open[key]

@@ -15,11 +15,11 @@ from salience.export import sensitivity
 from salience.export.int8 import find_pictures
 from salience.export.pipeline import BuildSettings, build
 from salience.export.quantization import check_int8
-from salience.export.sensitivity import LIMIT, Chooser, Layer
+from salience.export.sensitivity import LIMIT, STANDARD_ERRORS, Chooser, Layer, _changes
 from salience.runtime.bundle import Bundle
 from salience.runtime.detector import load
 from salience.runtime.errors import ExportError
-from salience.runtime.evaluation.metrics import Scores
+from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.manifest import MetricCheck, Quantization, Verification
 from salience.training.data.folders import find_pairs
 
@@ -57,13 +57,15 @@ def quantization_of(bundle: Bundle) -> Quantization:
 @pytest.mark.slow
 def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None:
     found = quantization_of(int8_bundle)
-    assert (found.calibrated, found.tuned) == (8, 8)
+    assert (found.calibrated, found.corrected, found.tuned) == (8, 8, 8)
     kept = [layer for layer in found.layers if layer.kept]
     worst = sorted(found.layers, key=lambda layer: -(layer.relative or 0))[: len(kept)]
     assert {layer.layer for layer in kept} == {layer.layer for layer in worst}
     chosen = [trial for trial in found.trials if trial.kept == len(kept)]
     assert [trial.backend for trial in chosen] == ["onnxruntime"]
-    assert max(abs(chosen[0].f_change), abs(chosen[0].mae_change)) <= LIMIT == found.limit
+    (trial,) = chosen
+    assert abs(trial.f_change) + STANDARD_ERRORS * trial.f_error <= LIMIT == found.limit
+    assert abs(trial.mae_change) + STANDARD_ERRORS * trial.mae_error <= LIMIT
     assert all(layer.multiply_adds > 0 for layer in found.layers)
     # Layers are tried alone where not all together may be int8.
     assert all((layer.relative or 0) > 0 if kept else layer.relative is None for layer in found.layers)
@@ -163,7 +165,7 @@ class Counting(Chooser):
         self.needed = needed
         self.asked: list[int] = []
 
-    def _holds(self, order: Sequence[Layer], kept: int, samples: Any, expected: Scores) -> bool:
+    def _holds(self, order: Sequence[Layer], kept: int, samples: Any, expected: Any) -> bool:
         self.asked.append(kept)
         return kept >= self.needed
 
@@ -179,18 +181,19 @@ def test_the_fewest_layers_are_kept(needed: int) -> None:
 
 def test_where_no_layer_may_be_int8_the_build_says_so() -> None:
     order = [Layer("saliency", str(index)) for index in range(5)]
-    with pytest.raises(ExportError, match="int8: with 4 of 5 layers in fp32"):
+    with pytest.raises(ExportError, match=r"int8: with 4 of 5 layers in fp32.* as far as 0 pictures tell"):
         Counting(100)._fewest(order, [], None)  # type: ignore[arg-type]
 
 
 class Scored(Chooser):
-    """Knows what the scores are with so many layers in fp32, and how much each layer changes alone."""
+    """Knows how scores change with so many layers in fp32 (max F, MAE), and how much each layer changes alone."""
 
-    def __init__(self, *changes: tuple[float, float], worse_only: bool = False) -> None:
+    def __init__(self, *changes: tuple[float, float], worse_only: bool = False, error: float = 0) -> None:
         self.found = changes
+        self.error = error
         self.worse_only = worse_only
         self.ranked = False
-        self.detectors, self.calibrated, self.models, self.trials = [], 3, {}, []
+        self.detectors, self.calibrated, self.corrected, self.models, self.trials = [], 3, 2, {}, []
 
     def candidates(self) -> list[Layer]:
         return [Layer("saliency", name) for name in "abc"]
@@ -210,13 +213,14 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scored], Quantization]:
         monkeypatch.setattr(chooser, "quantized", lambda chosen: kept.append(3 - len(chosen)))
         monkeypatch.setattr(sensitivity, "_with_graphs", lambda detector, models: detector)
         monkeypatch.setattr(sensitivity, "multiply_adds", lambda model: {})
-        exact = SimpleNamespace(f_max=0.8, mae=0.1)
+        monkeypatch.setattr(sensitivity, "measure_maps", lambda samples, predict: None)
 
-        def score(samples: Any, predict: Any) -> Any:
-            change = chooser.found[kept[-1]] if kept else (0, 0)
-            return SimpleNamespace(f_max=exact.f_max + change[0], mae=exact.mae + change[1])
+        def changes(before: Any, after: Any) -> dict[str, float]:
+            f_change, mae_change = chooser.found[kept[-1]]
+            error = chooser.error
+            return {"f_change": f_change, "mae_change": mae_change, "f_error": error, "mae_error": error}
 
-        monkeypatch.setattr(sensitivity, "score_maps", score)
+        monkeypatch.setattr(sensitivity, "_changes", changes)
         chooser.serve = lambda detector, image: image  # type: ignore[assignment, return-value]
         chooser.models = {"saliency": None}  # type: ignore[dict-item]
         return chooser.choose([])
@@ -229,6 +233,43 @@ def test_all_layers_are_int8_where_the_scores_hold(scores: Callable[[Scored], Qu
     found = scores(chooser)
     assert not chooser.ranked
     assert [layer.kept for layer in found.layers] == [False] * 3
+
+
+def test_a_change_counts_with_its_standard_error(scores: Callable[[Scored], Quantization]) -> None:
+    assert not any(layer.kept for layer in scores(Scored((-0.4 * LIMIT, 0), error=0.35 * LIMIT)).layers)
+    with pytest.raises(ExportError, match="may still change"):
+        scores(Scored(*[(-0.4 * LIMIT, 0.0)] * 3, error=0.37 * LIMIT))
+
+
+def measured(maps: Sequence[Any], masks: Sequence[Any]) -> MetricAccumulator:
+    found = MetricAccumulator(full=False, normalise=False)
+    for values, mask in zip(maps, masks, strict=True):
+        found.add(values, mask)
+    return found
+
+
+def test_changes_and_their_standard_errors() -> None:
+    rng = np.random.default_rng(0)
+    masks = [np.arange(64).reshape(8, 8) < 20 for _ in range(400)]
+    before = [np.where(mask, 200, 50).astype(np.uint8) for mask in masks]
+    shifts = rng.integers(0, 21, len(masks))
+    after = [values + np.uint8(shift) * ~mask for values, shift, mask in zip(before, shifts, masks, strict=True)]
+    many = _changes(measured(before, masks), measured(after, masks))
+    exact, found = (measured(maps, masks).scores() for maps in (before, after))
+    assert many["mae_change"] == pytest.approx(found.mae - exact.mae)
+    assert many["f_change"] == pytest.approx(found.f_max - exact.f_max)
+    spread = np.std(shifts) / 255 * 44 / 64
+    assert many["mae_error"] == pytest.approx(spread / np.sqrt(400), rel=0.1)
+    few = _changes(measured(before[:25], masks[:25]), measured(after[:25], masks[:25]))
+    assert few["mae_error"] == pytest.approx(spread / np.sqrt(25), rel=0.4)
+
+
+def test_equal_changes_have_no_error() -> None:
+    mask = np.arange(64).reshape(8, 8) < 20
+    before, after = ([np.where(mask, 200, level).astype(np.uint8)] * 5 for level in (50, 60))
+    found = _changes(measured(before, [mask] * 5), measured(after, [mask] * 5))
+    assert found["mae_error"] == pytest.approx(0, abs=1e-12)
+    assert found["f_error"] == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("change", [(-0.01, 0), (0, 0.01), (0.01, 0), (0, -0.01)])

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from salience.runtime import GroupDetector, ImageError, Prepared, SalienceError,
 from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
 from salience.runtime.backends.ov import OpenVinoEngine
 from salience.runtime.backends.session import Session
+from salience.runtime.driver import LoopPool
 from salience.runtime.manifest import Precision
-from salience.runtime.methods.gicd import GroupPass
+from salience.runtime.methods.gicd import GroupPass, Sessions
 from tests.conftest import FLOAT_PRECISIONS, SIZE
 
 from .encoded import encode
@@ -374,6 +376,40 @@ def test_features_never_cross_to_the_host(
                 ("segment", "read", "saliency"): chunks,
             }
         )
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_the_next_group_finds_the_sessions_open(
+    detectors: Detectors, prepared: list[Prepared], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their buffers are large, and making them costs time; what a group leaves in them is not seen by the next."""
+    detector = detectors(backend)
+    engine_type = type(detector.engines["embed"])
+    opened: list[int] = []
+    genuine = engine_type.session
+
+    def counted(self: Any, batch: int) -> Any:
+        opened.append(batch)
+        return genuine(self, batch)
+
+    monkeypatch.setattr(engine_type, "session", counted)
+    monkeypatch.setattr(detector, "sessions", LoopPool(lambda batch: Sessions(detector.engines, batch)))
+    groups = [prepared[:5], prepared[5:10], prepared[10:14], prepared[14:19]]
+    found = [maps_of(detector, group, batch=2) for group in groups]
+    # Chunks of two for all groups, and of one, which three of them end with.
+    assert sorted(opened) == [1, 1, 2, 2]
+    for group, maps in zip(groups, found, strict=True):
+        monkeypatch.setattr(detector, "sessions", LoopPool(lambda batch: Sessions(detector.engines, batch)))
+        np.testing.assert_array_equal(maps, maps_of(detector, group, batch=2))
+
+
+def test_groups_at_once_have_sessions_of_their_own(detector: GroupDetector, prepared: list[Prepared]) -> None:
+    groups = [prepared[start : start + 4] for start in range(0, 40, 4)]
+    expected = [maps_of(detector, group) for group in groups]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda group: maps_of(detector, group), groups))
+    for maps, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(maps, wanted)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
