@@ -51,9 +51,13 @@ def layers(model: ModelProto, outputs: Sequence[str] | None = None) -> list[str]
     return found[::-1]
 
 
-def calibrate(model: ModelProto, feeds: Iterable[Feeds]) -> Ranges:
-    """The range of every tensor of an fp32 `model` over `feeds`: inputs by name, one item a run."""
-    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+def calibrate(model: ModelProto, feeds: Iterable[Feeds], *, method: str = "MinMax") -> Ranges:
+    """The range of every tensor of an fp32 `model` over `feeds`: inputs by name, one item a run.
+
+    By default from the least to the largest value: `method` Percentile and Entropy gave worse maps, see
+    benchmarks/README.md.
+    """
+    from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -66,10 +70,9 @@ def calibrate(model: ModelProto, feeds: Iterable[Feeds]) -> Ranges:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         plain, augmented = Path(folder) / "model.onnx", Path(folder) / "augmented.onnx"
         onnx.save(model, plain)
-        # The least and the largest value: percentiles and entropy gave no better maps (benchmarks/README.md).
         calibrator = create_calibrator(
             str(plain), sorted(LAYERS | BETWEEN), augmented_model_path=str(augmented),
-            extra_options={"symmetric": True},
+            calibrate_method=CalibrationMethod[method], extra_options={"symmetric": True},
         )  # fmt: skip
         calibrator.collect_data(Reader())
         return calibrator.compute_data()

@@ -125,7 +125,7 @@ class Chooser:
             alone = {layer.graph: self._quantized(layer.graph, [layer.name])}
             found = []
             for detector in self.detectors:
-                changed = _with_graphs(detector, alone)
+                changed = with_graphs(detector, alone)
                 found.append([self.serve(changed, image) - want for image, want in zip(images, expected, strict=True)])
             changes[layer] = max(map(_norm, found)) / size
         return changes
@@ -152,9 +152,9 @@ class Chooser:
         models = self.quantized(order[kept:])
         holds = True
         for detector in self.detectors:
-            found = measure_maps(samples, partial(self.serve, _with_graphs(detector, models)))
+            found = measure_maps(samples, partial(self.serve, with_graphs(detector, models)))
             backend = next(iter(detector.engines.values())).name
-            trial = Trial(kept=kept, backend=backend, **_changes(expected, found))
+            trial = Trial(kept=kept, backend=backend, **paired_changes(expected, found))
             self.trials.append(trial)
             holds = holds and self._within_limit(trial)
         return holds
@@ -168,7 +168,7 @@ class Chooser:
         )
 
 
-def _changes(before: MetricAccumulator, after: MetricAccumulator) -> dict[str, float]:
+def paired_changes(before: MetricAccumulator, after: MetricAccumulator) -> dict[str, float]:
     """The fields of a `Trial`; the standard errors are those of pictures drawn anew from these, with repetition."""
     f_before, mae_before = before.image_curves()
     f_after, mae_after = after.image_curves()
@@ -183,7 +183,7 @@ def _changes(before: MetricAccumulator, after: MetricAccumulator) -> dict[str, f
     }
 
 
-def _with_graphs(detector: Detector, models: Mapping[str, ModelProto]) -> Detector:
+def with_graphs(detector: Detector, models: Mapping[str, ModelProto]) -> Detector:
     """`detector` with other graphs in some places."""
     engines = dict(detector.engines)
     with tempfile.TemporaryDirectory() as folder:

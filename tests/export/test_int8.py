@@ -15,7 +15,7 @@ from salience.export import sensitivity
 from salience.export.int8 import find_pictures
 from salience.export.pipeline import BuildSettings, build
 from salience.export.quantization import check_int8
-from salience.export.sensitivity import LIMIT, STANDARD_ERRORS, Chooser, Layer, _changes
+from salience.export.sensitivity import LIMIT, STANDARD_ERRORS, Chooser, Layer, paired_changes
 from salience.runtime.bundle import Bundle
 from salience.runtime.detector import load
 from salience.runtime.errors import ExportError
@@ -211,7 +211,7 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scored], Quantization]:
         kept: list[int] = []
         chooser.detectors = [SimpleNamespace(engines={"saliency": SimpleNamespace(name="cpu")})]  # type: ignore[list-item]
         monkeypatch.setattr(chooser, "quantized", lambda chosen: kept.append(3 - len(chosen)))
-        monkeypatch.setattr(sensitivity, "_with_graphs", lambda detector, models: detector)
+        monkeypatch.setattr(sensitivity, "with_graphs", lambda detector, models: detector)
         monkeypatch.setattr(sensitivity, "multiply_adds", lambda model: {})
         monkeypatch.setattr(sensitivity, "measure_maps", lambda samples, predict: None)
 
@@ -220,7 +220,7 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scored], Quantization]:
             error = chooser.error
             return {"f_change": f_change, "mae_change": mae_change, "f_error": error, "mae_error": error}
 
-        monkeypatch.setattr(sensitivity, "_changes", changes)
+        monkeypatch.setattr(sensitivity, "paired_changes", changes)
         chooser.serve = lambda detector, image: image  # type: ignore[assignment, return-value]
         chooser.models = {"saliency": None}  # type: ignore[dict-item]
         return chooser.choose([])
@@ -254,20 +254,20 @@ def test_changes_and_their_standard_errors() -> None:
     before = [np.where(mask, 200, 50).astype(np.uint8) for mask in masks]
     shifts = rng.integers(0, 21, len(masks))
     after = [values + np.uint8(shift) * ~mask for values, shift, mask in zip(before, shifts, masks, strict=True)]
-    many = _changes(measured(before, masks), measured(after, masks))
+    many = paired_changes(measured(before, masks), measured(after, masks))
     exact, found = (measured(maps, masks).scores() for maps in (before, after))
     assert many["mae_change"] == pytest.approx(found.mae - exact.mae)
     assert many["f_change"] == pytest.approx(found.f_max - exact.f_max)
     spread = np.std(shifts) / 255 * 44 / 64
     assert many["mae_error"] == pytest.approx(spread / np.sqrt(400), rel=0.1)
-    few = _changes(measured(before[:25], masks[:25]), measured(after[:25], masks[:25]))
+    few = paired_changes(measured(before[:25], masks[:25]), measured(after[:25], masks[:25]))
     assert few["mae_error"] == pytest.approx(spread / np.sqrt(25), rel=0.4)
 
 
 def test_equal_changes_have_no_error() -> None:
     mask = np.arange(64).reshape(8, 8) < 20
     before, after = ([np.where(mask, 200, level).astype(np.uint8)] * 5 for level in (50, 60))
-    found = _changes(measured(before, [mask] * 5), measured(after, [mask] * 5))
+    found = paired_changes(measured(before, [mask] * 5), measured(after, [mask] * 5))
     assert found["mae_error"] == pytest.approx(0, abs=1e-12)
     assert found["f_error"] == pytest.approx(0, abs=1e-12)
 
