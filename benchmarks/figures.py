@@ -41,6 +41,7 @@ FIGURES = {
     "export_gains": Figure(texts.export_gains, ("arn_memory", "lps_speed")),
     "group_forms": Figure(texts.group_forms, ("gicd_quality",)),
     "groups": Figure(texts.groups, ("gicd_quality",)),
+    "int8_ways": Figure(quality_texts.int8_ways, ("int8_ways",)),
     "latency": Figure(latency_texts.latency, ("latency",)),
     "latency_by_method": Figure(latency_texts.latency_by_method, ("latency",)),
     "photo_steps": Figure(latency_texts.photo_steps, ("latency",)),

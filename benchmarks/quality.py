@@ -38,7 +38,7 @@ from salience.runtime.backends import BACKENDS
 from salience.runtime.evaluation.metrics import Scores
 from salience.runtime.evaluation.pairs import Pair
 from salience.runtime.files import write_atomic
-from salience.runtime.manifest import Precision
+from salience.runtime.manifest import Precision, Quantization
 
 Maps = Callable[[Any, Iterable[Pair]], Iterator[Forms]]
 
@@ -192,7 +192,8 @@ def _reason(error: Exception) -> str:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """What a bundle was made of."""
-    provenance = bundle.manifest.provenance
+    provenance, record = bundle.manifest.provenance, bundle.verification()
+    chosen = record.quantization if record else None
     kept = ("checkpoint", "checkpoint_sha256", "parameters", "options")
     return {
         "created": bundle.manifest.created,
@@ -200,7 +201,14 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "precisions": bundle.precisions(),
         "backbone": provenance.get("network", {}).get("backbone"),
         **{name: provenance[name] for name in kept if name in provenance},
+        **({"int8": int8_layers(chosen)} if chosen else {}),
     }
+
+
+def int8_layers(chosen: Quantization) -> dict[str, Any]:
+    """How many layers of the int8 files are fp32, and what part of the multiply-adds that is."""
+    fp32 = sum(layer.kept for layer in chosen.layers)
+    return {"layers": len(chosen.layers), "fp32": fp32, "fp32_share": chosen.kept_share}
 
 
 def write(header: dict[str, Any], rows: Sequence[Row], options: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ def quality(results: Record) -> str:
         table.append([*_head(line), *(_largest_changes(found) for found in by_precision)])
     note = (
         f"Max F and MAE are of `fp32` on ONNX Runtime; beside them stands how a precision changes the two, at most, on "
-        f"{backends}. Bold: by more than {share(MARKED_CHANGE)}."
+        f"{backends}. Bold: by more than {share(MARKED_CHANGE)}.{_int8_layers(results['bundles'])}"
     )
     return f"{markdown_table(columns, table)}\n\n{sentences(note)}"
 
@@ -41,6 +41,34 @@ def quality_by_backend(results: Record) -> str:
         cells = [[row for row in line if (row["precision"], row["backend"]) == pair] for pair in others]
         table.append([*_head(line, full=True), *(_largest_changes(found) for found in cells)])
     return markdown_table(["method", "set (pictures)", "max F", "MAE", "S", "mean E", *titles], table)
+
+
+def int8_ways(results: Record) -> str:
+    """A line for each way to make int8, with its changes on each backend."""
+    rows = {(row["way"], row["backend"]): row for row in results["rows"]}
+    backends = _distinct(backend for _, backend in rows)
+    table = []
+    for way in _distinct(way for way, _ in rows):
+        found = [rows[way, backend] for backend in backends]
+        table.append([way, *(f"{share(row['map_change'], 4)}, {_with_error(row)}" for row in found)])
+    return markdown_table(["all layers int8 by", *(_BACKENDS.get(name, name) for name in backends)], table)
+
+
+def _with_error(row: Record) -> str:
+    """The change of max F, and its standard error."""
+    return f"{change(row['f_change'])} ± {share(row['f_error'], 4)}"
+
+
+def _int8_layers(bundles: Record) -> str:
+    """A sentence on the layers of int8 files that are not."""
+    texts = [
+        f"`{method}` {found['int8']['fp32']} of {found['int8']['layers']} ({found['int8']['fp32_share']:.0%})"
+        for method, found in bundles.items()
+        if "int8" in found
+    ]
+    return (
+        f" Layers that stay fp32 in `int8`, and their part of the multiply-adds: {', '.join(texts)}." if texts else ""
+    )
 
 
 def _lines(rows: Iterable[Record]) -> list[list[Record]]:

@@ -13,7 +13,7 @@ from benchmarks import figures, latency_record
 from benchmarks.latency_texts import latency, latency_by_method, photo_steps
 from benchmarks.markdown_text import change, error, ratio, share
 from benchmarks.quality_rows import NOT_BUILT, Row, with_changes
-from benchmarks.quality_texts import quality, quality_by_backend
+from benchmarks.quality_texts import int8_ways, quality, quality_by_backend
 from salience.runtime import DataError
 from salience.runtime.evaluation.metrics import Scores
 
@@ -111,7 +111,8 @@ def quality_results() -> dict[str, Any]:
         scored("fp16-weights", "openvino", 0.694, 0.1001),
         Row("cgd", "", "ecssd", "int8", "openvino", scores=None, reason="EngineError: no"),
     ]
-    return {"rows": [row.record() for row in with_changes(rows)]}
+    bundles = {"arn": {"int8": {"layers": 93, "fp32": 4, "fp32_share": 0.152}}, "cgd": {}}
+    return {"bundles": bundles, "rows": [row.record() for row in with_changes(rows)]}
 
 
 def test_quality_shows_the_largest_change_on_any_backend() -> None:
@@ -122,7 +123,9 @@ def test_quality_shows_the_largest_change_on_any_backend() -> None:
         "| `cgd`, low-level map alone | ECSSD (50) | .400 | .250 |  |  |",
         "| `cgd` | ECSSD (50) | .700 | .100 | **-.0060**, +.0002 | not built, failed |",
     ]
-    assert "on ONNX Runtime and OpenVINO. Bold: by more than .005." in " ".join(lines[4:])
+    text = " ".join(lines[4:])
+    assert "on ONNX Runtime and OpenVINO. Bold: by more than .005." in text
+    assert text.endswith("Layers that stay fp32 in `int8`, and their part of the multiply-adds: `arn` 4 of 93 (15%).")
 
 
 def test_quality_by_backend_has_every_combination() -> None:
@@ -130,6 +133,16 @@ def test_quality_by_backend_has_every_combination() -> None:
     assert head.endswith("| `fp32`, OpenVINO | `fp16-weights`, OpenVINO | `int8`, OpenVINO |")
     cells = "| .700 | .100 | .610 | .720 | 0, +.0002 | not built | **+.0100**, 0 | **-.0060**, +.0001 | failed |"
     assert line == f"| `cgd` | ECSSD (50) {cells}"
+
+
+def test_ways_to_make_int8_stand_in_lines_and_backends_in_columns() -> None:
+    row = {"way": "guess", "map_change": 0.0123, "f_change": -0.004, "f_error": 0.0021}
+    rows = [{**row, "backend": "onnxruntime"}, {**row, "backend": "openvino", "f_change": 0.0}]
+    assert int8_ways({"rows": rows}).splitlines() == [
+        "| all layers int8 by | ONNX Runtime | OpenVINO |",
+        "|---|---|---|",
+        "| guess | .0123, -.0040 ± .0021 | .0123, 0 ± .0021 |",
+    ]
 
 
 def latency_results() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from salience.runtime import DataError, SaliencyMap, load
 from salience.runtime.bundle import DEFAULT_BUNDLE, Bundle
 from salience.runtime.evaluation.metrics import MetricAccumulator, Scores
 from salience.runtime.images import decode, decode_grey, decode_mask
-from salience.runtime.manifest import Precision
+from salience.runtime.manifest import LayerChange, Precision, Quantization
 
 SETS = {"ecssd": "priors_csnet", "horses": "priors_csnet", "coseg": "priors_contrast"}
 NAMES = {"ecssd": ("1", "2", "3"), "horses": ("1", "2"), "coseg": ("Aero/1", "Aero/2", "Cow/1")}
@@ -228,3 +228,12 @@ def test_every_method_runs(data: Path, tmp_path: Path, bundle_of: Callable[[str]
         assert all(abs(r["change_mae"]) < 0.01 for r in same), method
         yardsticks = [r["form"] for r in found["rows"] if r["precision"] is None]
         assert yardsticks == {"lps": ["the priors"] * 2, "cgd": ["low-level map alone"]}.get(method, [])
+
+
+def test_the_layers_that_stay_fp32_are_counted() -> None:
+    layers = [
+        LayerChange(graph="saliency", layer=str(index), relative=None, multiply_adds=10 * index, kept=index == 1)
+        for index in range(4)
+    ]
+    chosen = Quantization(calibrated=9, corrected=9, tuned=9, limit=5e-3, layers=tuple(layers), trials=())
+    assert quality.int8_layers(chosen) == {"layers": 4, "fp32": 1, "fp32_share": pytest.approx(1 / 6)}
