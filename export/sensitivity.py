@@ -1,4 +1,4 @@
-"""Which layers of a bundle may be int8: each is tried alone, and what changes the maps most stays fp32."""
+"""Which layers of a bundle may be int8: each is tried alone; what changes the maps most for its cost stays fp32."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,8 @@ TRIED = 8
 LIMIT = METRIC_TOLERANCE["int8"]
 STANDARD_ERRORS = 1.645
 RESAMPLED = 500
+# Of all multiply-adds: a layer in fp32 costs that much at least, since its neighbours go to and fro between the types.
+LEAST_COST = 0.01
 
 Serve = Callable[[Detector, NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -88,19 +90,20 @@ class Chooser:
         return model
 
     def choose(self, samples: Sequence[Sample]) -> Quantization:
-        """All layers if the scores on `samples` allow it; else rank them and keep as few in fp32 as they allow.
+        """All layers if the scores on `samples` allow it; else as few stay fp32 as they allow, in order of worth.
 
         Raises:
             ExportError: no layer may be int8.
         """
         expected = measure_maps(samples, partial(self.serve, self.detectors[0]))
+        counts = {graph: multiply_adds(model) for graph, model in self.models.items()}
+        costs = {layer: counts[layer.graph].get(layer.name, 0) for layer in self.candidates()}
         changes: dict[Layer, float] = {}
         kept: set[Layer] = set()
         if not self._holds(self.candidates(), 0, samples, expected):
             changes = self.rank([sample.load()[0] for sample in samples[:: max(1, len(samples) // TRIED)][:TRIED]])
-            order = sorted(changes, key=lambda layer: -changes[layer])
+            order = _by_worth(changes, costs)
             kept = set(order[: self._fewest(order, samples, expected)])
-        counts = {graph: multiply_adds(model) for graph, model in self.models.items()}
         return Quantization(
             calibrated=self.calibrated,
             corrected=self.corrected,
@@ -109,9 +112,9 @@ class Chooser:
             layers=tuple(
                 LayerChange(
                     graph=layer.graph, layer=layer.name, relative=changes.get(layer), kept=layer in kept,
-                    multiply_adds=counts[layer.graph].get(layer.name, 0),
+                    multiply_adds=cost,
                 )
-                for layer in self.candidates()
+                for layer, cost in costs.items()
             ),
             trials=tuple(self.trials),
         )  # fmt: skip
@@ -166,6 +169,12 @@ class Chooser:
             (change if self.worse_only else abs(change)) + STANDARD_ERRORS * error <= LIMIT
             for change, error in zip(worse, errors, strict=True)
         )
+
+
+def _by_worth(changes: Mapping[Layer, float], costs: Mapping[Layer, int]) -> list[Layer]:
+    """Layers by what fp32 there gains for what it costs, most first; changes of many layers add up as squares do."""
+    least = max(1, LEAST_COST * sum(costs.values()))
+    return sorted(changes, key=lambda layer: -(changes[layer] ** 2) / (costs[layer] + least))
 
 
 def paired_changes(before: MetricAccumulator, after: MetricAccumulator) -> dict[str, float]:

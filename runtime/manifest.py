@@ -216,7 +216,7 @@ class LayerChange(_Model):
 
 
 class Trial(_Model):
-    """The change of max F and MAE on one backend with the `kept` most sensitive layers in fp32, and its standard error.
+    """The change of max F and MAE on one backend with `kept` layers in fp32, and its standard error.
 
     The error says how far the change of other pictures may be from that of these.
     """

@@ -15,7 +15,7 @@ from salience.export import sensitivity
 from salience.export.int8 import find_pictures
 from salience.export.pipeline import BuildSettings, build
 from salience.export.quantization import check_int8
-from salience.export.sensitivity import LIMIT, STANDARD_ERRORS, Chooser, Layer, paired_changes
+from salience.export.sensitivity import LIMIT, STANDARD_ERRORS, Chooser, Layer, _by_worth, paired_changes
 from salience.runtime.bundle import Bundle
 from salience.runtime.detector import load
 from salience.runtime.errors import ExportError
@@ -59,8 +59,9 @@ def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None
     found = quantization_of(int8_bundle)
     assert (found.calibrated, found.corrected, found.tuned) == (8, 8, 8)
     kept = [layer for layer in found.layers if layer.kept]
-    worst = sorted(found.layers, key=lambda layer: -(layer.relative or 0))[: len(kept)]
-    assert {layer.layer for layer in kept} == {layer.layer for layer in worst}
+    changes = {Layer(layer.graph, layer.layer): layer.relative for layer in found.layers if layer.relative is not None}
+    costs = {Layer(layer.graph, layer.layer): layer.multiply_adds for layer in found.layers}
+    assert {layer.layer for layer in kept} == {layer.name for layer in _by_worth(changes, costs)[: len(kept)]}
     chosen = [trial for trial in found.trials if trial.kept == len(kept)]
     assert [trial.backend for trial in chosen] == ["onnxruntime"]
     (trial,) = chosen
@@ -156,6 +157,14 @@ def test_without_other_pictures_a_third_is_held_out(pairs_folder: Path, tmp_path
     found = find_pictures(BuildSettings(output=tmp_path / "out", calibration=pairs_folder))
     assert (len(found.calibration), len(found.judged)) == (8, 4)
     assert not {sample.name for sample in found.calibration} & {sample.name for sample in found.judged}
+
+
+def test_layers_stay_fp32_by_what_they_gain_for_what_they_cost() -> None:
+    large, small, tiny, calm = (Layer("saliency", name) for name in ("large", "small", "tiny", "calm"))
+    changes = {large: 0.4, small: 0.3, tiny: 0.02, calm: 0.1}
+    # A layer of next to no multiply-adds costs as much as one of a hundredth of all.
+    assert _by_worth(changes, {large: 700, small: 50, tiny: 0, calm: 250}) == [small, large, tiny, calm]
+    assert _by_worth(changes, dict.fromkeys(changes, 0)) == [large, small, calm, tiny]
 
 
 class Counting(Chooser):
