@@ -88,12 +88,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "limit": options.limit,
         "bundles": {method: describe(bundle) for method, bundle in bundles.items()},
     }
+    earlier = read_earlier(header, options) if options.add else []
     rows: list[Row] = []
     for bundle in bundles.values():
         for found in method_rows(bundle, options):
             rows = with_changes(in_order([*rows, *found]))
-            write(header, rows, options)
+            write(header, earlier, rows, options)
     report(rows)
+
+
+def read_earlier(header: dict[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of other methods that the JSON file holds; `header` gets their bundles."""
+    if not options.json or not options.json.exists():
+        return []
+    found = json.loads(options.json.read_text(encoding="utf-8"))
+    both = sorted(found["bundles"].keys() & header["bundles"])
+    if both:
+        raise SystemExit(f"--add: {options.json} holds {', '.join(both)} already; write to a new file.")
+    if any(found[key] != header[key] for key in ("metrics", "part", "limit")):
+        raise SystemExit(f"--add: {options.json} is of another part, limit or metrics; write to a new file.")
+    if found["evidence"]["commit"] != header["evidence"]["commit"]:
+        raise SystemExit(f"--add: {options.json} is of another commit; write to a new file.")
+    header["bundles"] = {**found["bundles"], **header["bundles"]}
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -106,7 +124,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", default="test", choices=["test", "val"])
     parser.add_argument("--limit", type=int, help="pictures of a set at most, the first by name")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--add", action="store_true", help="keep the methods that the JSON file holds already")
+    parser.add_argument("--markdown", type=Path, help="of the methods of this run")
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit {options.limit}: expected at least 1.")
@@ -211,10 +230,10 @@ def int8_layers(chosen: Quantization) -> dict[str, Any]:
     return {"layers": len(chosen.layers), "fp32": fp32, "fp32_share": chosen.kept_share}
 
 
-def write(header: dict[str, Any], rows: Sequence[Row], options: argparse.Namespace) -> None:
+def write(header: dict[str, Any], earlier: Sequence[Any], rows: Sequence[Row], options: argparse.Namespace) -> None:
     """The files that were asked for."""
     if options.json:
-        record = {**header, "rows": [row.record() for row in rows]}
+        record = {**header, "rows": [*earlier, *(row.record() for row in rows)]}
         write_atomic(options.json, f"{json.dumps(record, indent=1)}\n".encode())
     if options.markdown:
         table = markdown_table(COLUMNS, [cells(row) for row in rows])

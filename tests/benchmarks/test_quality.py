@@ -237,3 +237,25 @@ def test_the_layers_that_stay_fp32_are_counted() -> None:
     ]
     chosen = Quantization(calibrated=9, corrected=9, tuned=9, limit=5e-3, layers=tuple(layers), trials=())
     assert quality.int8_layers(chosen) == {"layers": 4, "fp32": 1, "fp32_share": pytest.approx(1 / 6)}
+
+
+def test_a_later_run_adds_other_methods(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "quality.json"
+    first = run(data, tmp_path, "--precisions", BUILT)
+    row = {**first["rows"][0], "method": "arn"}
+    output.write_text(json.dumps({**first, "bundles": {"arn": {}}, "rows": [row]}))
+    found = run(data, tmp_path, "--precisions", BUILT, "--add")
+    assert found["rows"] == [row, *first["rows"]]
+    assert list(found["bundles"]) == ["arn", "multis"]
+    with pytest.raises(SystemExit, match=r"quality.json holds multis already; write to a new file"):
+        run(data, tmp_path, "--add")
+
+
+@pytest.mark.parametrize("change", [{"part": "val"}, {"limit": 3}, {"evidence": {"commit": "another"}}])
+def test_a_run_is_added_to_one_of_its_kind(data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    output = tmp_path / "quality.json"
+    first = run(data, tmp_path, "--precisions", LACKING)
+    output.write_text(json.dumps({**first, "bundles": {}, "rows": [], **change}))
+    with pytest.raises(SystemExit, match=r"--add: .* is of another"):
+        run(data, tmp_path, "--precisions", LACKING, "--add")
+    assert json.loads(output.read_text())["rows"] == []
