@@ -29,8 +29,9 @@ from .tracing import trace
 if TYPE_CHECKING:
     from .pipeline import Build, BuildSettings
 
-# Pictures that give the ranges, those that give the biases, and at most so many that choose the layers.
-CALIBRATED = 64
+# Pictures that give the ranges, but no more than half of them; those of these that give the biases; and how many at most
+# of the others choose the layers: what gave ranges and biases looks better than other pictures do.
+CALIBRATED = 32
 CORRECTED = 16
 TUNED = 200
 # What judges int8 is held out of the calibration folder where no other pictures are given.
@@ -74,7 +75,7 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
     """Write the int8 file of every graph that has layers; the others' is that of fp32."""
     models = {graph.name: _fp32(build, graph) for graph in graphs}
     deep = [graph for graph in graphs if layers(models[graph.name], graph.int8_outputs)]
-    calibration = _spread(pictures.calibration, CALIBRATED)
+    calibration, others = _split(pictures.calibration)
     correcting = _spread(calibration, CORRECTED)
     ranges: dict[str, Ranges] = {}
     corrections: dict[str, BiasCorrection] = {}
@@ -98,7 +99,7 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
         chosen = chooser.candidates()
         if build.settings.verify:
             with build.step("choose the int8 layers"):
-                found = chooser.choose(_spread(pictures.calibration, TUNED))
+                found = chooser.choose(_spread(others, TUNED))
             build.record = build.record.model_copy(update={"quantization": found})
             chosen = [Layer(change.graph, change.layer) for change in found.layers if not change.kept]
         with build.step("correct the biases"):
@@ -149,6 +150,13 @@ def _serving(build: "Build", models: dict[str, ModelProto]) -> Iterator[list[Det
         )
         write_manifest(folder, manifest)
         yield [load(folder, backend=engine, device="cpu") for engine in build.runnable()]
+
+
+def _split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """What gives ranges, and the others; of one picture, that one twice."""
+    first = _spread(samples, min(CALIBRATED, -(-len(samples) // 2)))
+    names = {sample.name for sample in first}
+    return first, [sample for sample in samples if sample.name not in names] or first
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

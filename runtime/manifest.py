@@ -232,7 +232,7 @@ class Trial(_Model):
 class Quantization(_Model):
     """How the int8 layers were chosen.
 
-    `calibrated` pictures gave the ranges, `corrected` of them the biases, `tuned` pictures the changes: the 90 %
+    `calibrated` pictures gave the ranges, `corrected` of them the biases, `tuned` others the changes: the 90 %
     interval of each had to be within `limit`.
     """
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from salience.export import sensitivity
-from salience.export.int8 import find_pictures
+from salience.export.int8 import _split, find_pictures
 from salience.export.pipeline import BuildSettings, build
 from salience.export.quantization import check_int8
 from salience.export.sensitivity import LIMIT, STANDARD_ERRORS, Chooser, Layer, _by_worth, paired_changes
@@ -57,7 +57,7 @@ def quantization_of(bundle: Bundle) -> Quantization:
 @pytest.mark.slow
 def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None:
     found = quantization_of(int8_bundle)
-    assert (found.calibrated, found.corrected, found.tuned) == (8, 8, 8)
+    assert (found.calibrated, found.corrected, found.tuned) == (4, 4, 4)
     kept = [layer for layer in found.layers if layer.kept]
     changes = {Layer(layer.graph, layer.layer): layer.relative for layer in found.layers if layer.relative is not None}
     costs = {Layer(layer.graph, layer.layer): layer.multiply_adds for layer in found.layers}
@@ -157,6 +157,14 @@ def test_without_other_pictures_a_third_is_held_out(pairs_folder: Path, tmp_path
     found = find_pictures(BuildSettings(output=tmp_path / "out", calibration=pairs_folder))
     assert (len(found.calibration), len(found.judged)) == (8, 4)
     assert not {sample.name for sample in found.calibration} & {sample.name for sample in found.judged}
+
+
+@pytest.mark.parametrize(("count", "calibrating", "choosing"), [(1, 1, 1), (2, 1, 1), (9, 5, 4), (300, 32, 268)])
+def test_what_gives_ranges_does_not_choose_the_layers(count: int, calibrating: int, choosing: int) -> None:
+    samples: list[Any] = [SimpleNamespace(name=f"{index:03}") for index in range(count)]
+    first, others = _split(samples)
+    assert (len(first), len(others)) == (calibrating, choosing)
+    assert count == 1 or not {sample.name for sample in first} & {sample.name for sample in others}
 
 
 def test_layers_stay_fp32_by_what_they_gain_for_what_they_cost() -> None:
