@@ -29,8 +29,8 @@ from .tracing import trace
 if TYPE_CHECKING:
     from .pipeline import Build, BuildSettings
 
-# Pictures that give the ranges, but no more than half of them; those of these that give the biases; and how many at most
-# of the others choose the layers: what gave ranges and biases looks better than other pictures do.
+# Pictures that give the ranges, at most half of all; those of them that give the biases; and at most so many of the
+# others that choose the layers: what gave ranges and biases looks better than other pictures do.
 CALIBRATED = 32
 CORRECTED = 16
 TUNED = 200
