@@ -130,11 +130,15 @@ def bundle(bundle_of: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve synthetic scenes as images/ and masks/."""
+    return save_scenes(tmp_path_factory.mktemp("pairs"), 12)
+
+
+def save_scenes(folder: Path, count: int) -> Path:
+    """Synthetic scenes as images/ and masks/ with two folders in each."""
     pytest.importorskip("torch")
     from salience.training.data.scenes import scenes
 
-    folder = tmp_path_factory.mktemp("pairs")
-    for index, scene in enumerate(scenes(12, seed=3)):
+    for index, scene in enumerate(scenes(count, seed=3)):
         image, mask = scene.load()
         for kind, values in (("images", image), ("masks", mask.astype(np.uint8) * 255)):
             path = folder / kind / ("left" if index % 2 else "right") / f"{index:02d}.png"

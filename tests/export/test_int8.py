@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from salience.export import sensitivity
+from salience.export.cli import PRETRAINED
 from salience.export.int8 import _split, find_pictures
 from salience.export.pipeline import BuildSettings, build
 from salience.export.quantization import check_int8
@@ -22,6 +23,7 @@ from salience.runtime.errors import ExportError
 from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.manifest import MetricCheck, Quantization, Verification
 from salience.training.data.folders import find_pairs
+from tests.conftest import save_scenes
 
 pytest.importorskip("onnxruntime")
 
@@ -33,13 +35,13 @@ def made(method: str, checkpoint: Path, output: Path, **settings: Any) -> Bundle
 
 
 @pytest.fixture(scope="module")
-def int8_bundle(checkpoints: dict[str, Path], pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Of `multis`, judged on a third of the pictures; layers are tried on one picture alone, to be quick."""
-    output = tmp_path_factory.mktemp("int8") / "multis"
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of the pretrained `multis`, on sixty scenes, a third of which judge; layers are tried on one, to be quick."""
+    folder = tmp_path_factory.mktemp("int8")
+    (checkpoint,) = PRETRAINED.glob("multis-*.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "TRIED", 1)
-        chosen: dict[str, Any] = {"precisions": ("int8",), "calibration": pairs_folder, "verify": True}
-        return made("multis", checkpoints["multis"], output, **chosen)
+        return made("multis", checkpoint, folder / "multis", calibration=save_scenes(folder, 60), verify=True)
 
 
 def record_of(bundle: Bundle) -> Verification:
@@ -57,7 +59,7 @@ def quantization_of(bundle: Bundle) -> Quantization:
 @pytest.mark.slow
 def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None:
     found = quantization_of(int8_bundle)
-    assert (found.calibrated, found.corrected, found.tuned) == (4, 4, 4)
+    assert (found.calibrated, found.corrected, found.tuned) == (20, 16, 20)
     kept = [layer for layer in found.layers if layer.kept]
     changes = {Layer(layer.graph, layer.layer): layer.relative for layer in found.layers if layer.relative is not None}
     costs = {Layer(layer.graph, layer.layer): layer.multiply_adds for layer in found.layers}
@@ -65,8 +67,9 @@ def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None
     chosen = [trial for trial in found.trials if trial.kept == len(kept)]
     assert [trial.backend for trial in chosen] == ["onnxruntime"]
     (trial,) = chosen
-    assert abs(trial.f_change) + STANDARD_ERRORS * trial.f_error <= LIMIT == found.limit
-    assert abs(trial.mae_change) + STANDARD_ERRORS * trial.mae_error <= LIMIT
+    assert found.limit == LIMIT
+    assert abs(trial.f_change) + STANDARD_ERRORS * trial.f_error <= found.limit
+    assert abs(trial.mae_change) + STANDARD_ERRORS * trial.mae_error <= found.limit
     assert all(layer.multiply_adds > 0 for layer in found.layers)
     # Layers are tried alone where not all together may be int8.
     assert all((layer.relative or 0) > 0 if kept else layer.relative is None for layer in found.layers)
@@ -74,12 +77,12 @@ def test_the_record_says_how_the_layers_were_chosen(int8_bundle: Bundle) -> None
 
 
 @pytest.mark.slow
-def test_the_file_has_the_chosen_layers_in_int8(int8_bundle: Bundle, bundle: Path) -> None:
+def test_the_file_has_the_chosen_layers_in_int8(int8_bundle: Bundle) -> None:
     model = onnx.load(int8_bundle.graph_file("saliency", "int8"))
     check_int8(model, [layer.layer for layer in quantization_of(int8_bundle).layers if not layer.kept])
     assert [node.op_type for node in model.graph.node if node.domain == "salience"] == ["MaxoutFusion"]
-    plain = bundle / "saliency.onnx"
-    assert int8_bundle.graph_file("saliency", "int8").stat().st_size < plain.stat().st_size
+    sizes = {name: int8_bundle.graph_file("saliency", name).stat().st_size for name in ("fp32", "int8")}
+    assert sizes["int8"] < 0.6 * sizes["fp32"]
 
 
 @pytest.mark.slow
@@ -87,13 +90,13 @@ def test_int8_is_judged_by_metric(int8_bundle: Bundle) -> None:
     record = record_of(int8_bundle)
     assert record.passed
     (check,) = [check for check in record.metrics if check.precision == "int8"]
-    assert check.images == 4
+    assert check.images == 20
     assert {c.batch for c in record.tensors if c.precision == "int8"} == {1, 2, 5}
 
 
 @pytest.mark.slow
-def test_int8_serves(int8_bundle: Bundle, bundle: Path, photos: dict[str, Any]) -> None:
-    exact = load(bundle, precision="fp32").predict(photos["coffee"]).values
+def test_int8_serves(int8_bundle: Bundle, photos: dict[str, Any]) -> None:
+    exact = load(int8_bundle.path, precision="fp32").predict(photos["coffee"]).values
     found = load(int8_bundle.path, precision="int8").predict(photos["coffee"]).values
     assert 1e-6 < np.abs(found - exact).mean() < 0.05
 
@@ -115,12 +118,16 @@ def test_every_method_runs_in_int8(
 ) -> None:
     bundle = made(method, checkpoints[method], tmp_path / method, calibration=pairs_folder)
     prior = np.linspace(0, 1, 96, dtype=np.float32)[None].repeat(64, axis=0)
-    maps = []
+    found = []
     for precision in ("fp32", "int8"):
         detector: Any = load(bundle.path, precision=precision, backend=engine)
-        found = detector.promote(photos["coffee"], prior) if method == "lps" else detector.predict(photos["coffee"])
-        maps.append(found.values)
-    assert 0 < np.abs(maps[0] - maps[1]).mean() < 0.1
+        if method == "lps":
+            found.append(detector.promote(photos["coffee"], prior).values)
+        elif method == "cgd":  # gradients through rounded values are other ones; what the classifier says is not
+            found.append(np.array([share for _, share in sorted(detector.locate(photos["coffee"]).classes(1000))]))
+        else:
+            found.append(detector.predict(photos["coffee"]).values)
+    assert 0 < np.abs(found[0] - found[1]).mean() < 0.1 * np.abs(found[0]).max()
 
 
 @pytest.mark.slow
