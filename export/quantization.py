@@ -54,8 +54,8 @@ def layers(model: ModelProto, outputs: Sequence[str] | None = None) -> list[str]
 def calibrate(model: ModelProto, feeds: Iterable[Feeds], *, method: str = "MinMax") -> Ranges:
     """The range of every tensor of an fp32 `model` over `feeds`: inputs by name, one item a run.
 
-    By default from the least to the largest value: `method` Percentile and Entropy gave worse maps, see
-    benchmarks/README.md.
+    By default from the least to the largest value; the methods Percentile and Entropy gave no better maps
+    (benchmarks/README.md).
     """
     from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
 
