@@ -86,9 +86,10 @@ class MethodExport(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Whether int8 finds other maps, which then are held to be no worse, rather than the same: a gradient through
-    # rounded activations is another one.
-    int8_maps_differ: ClassVar[bool] = False
+    # Whether maps come of steps along a gradient on the picture. A grey level in a few pixels gives others then, so in
+    # the check by metric PyTorch gets the very input that the bundle makes of a picture; and so do activations that
+    # are rounded, so int8 is held to be no worse rather than the same.
+    follows_gradients: ClassVar[bool] = False
 
     def load(self, checkpoint: Path) -> tuple[CheckpointHeader, nn.Module]:
         """Header and network, in eval mode.

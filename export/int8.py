@@ -94,7 +94,7 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
             outputs={graph.name: graph.int8_outputs for graph in deep},
             calibrated=len(calibration),
             corrected=len(correcting),
-            worse_only=build.export.int8_maps_differ,
+            worse_only=build.export.follows_gradients,
         )
         chosen = chooser.candidates()
         if build.settings.verify:

@@ -57,7 +57,7 @@ class Chooser:
         outputs: of each graph: the outputs before which layers may be int8; None for all.
         calibrated: the number of pictures that gave the ranges.
         corrected: the number of pictures that gave the biases.
-        worse_only: scores may become better by any amount, see `MethodExport.int8_maps_differ`.
+        worse_only: scores may become better by any amount, see `MethodExport.follows_gradients`.
     """
 
     detectors: Sequence[Detector]

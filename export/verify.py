@@ -162,13 +162,13 @@ def check_processing(preprocess: Engine, postprocess: Engine, preprocessing: Pre
 def reference_scores(
     predict: Callable[[torch.Tensor, NDArray[np.uint8]], torch.Tensor],
     samples: Sequence[Sample],
-    preprocessing: Preprocessing,
+    prepare: Callable[[NDArray[np.uint8]], torch.Tensor],
 ) -> Scores:
-    """Scores of PyTorch's maps, with the resize used in training, on real images."""
+    """Scores of PyTorch's maps on real images; `prepare` makes network input (1, 3, h, w) of a picture."""
 
     def full_size(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.no_grad():
-            small = predict(preprocessing(_channels_first(image))[None], image)
+            small = predict(prepare(image), image)
         return _resize(small, image.shape[:2])
 
     return score_maps(samples, full_size)

@@ -101,7 +101,7 @@ class ClampedDescentExport(MethodExport):
     `names` is then a text file of the classes' names, one a line, in place of torchvision's.
     """
 
-    int8_maps_differ = True
+    follows_gradients = True
 
     classifier: ClassifierName | None = None
     names: Path | None = None

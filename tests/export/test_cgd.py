@@ -24,6 +24,7 @@ from salience.runtime.errors import CheckpointError, SalienceError
 from salience.runtime.low_level import Descent
 from salience.runtime.methods.cgd import loop_settings
 from salience.training.checkpoint import CheckpointHeader
+from salience.training.data.folders import find_pairs
 from salience.training.networks.cgd import Classifier, ClassifierSettings, imagenet_names
 from salience.training.preprocessing import Preprocessing
 
@@ -416,3 +417,30 @@ def test_a_module_of_ones_own_is_served(network: Classifier, tmp_path: Path) -> 
         wanted = ClampedDescentExport().predict(network, torch.from_numpy(tensor), image)[0, 0].numpy()
     np.testing.assert_allclose(found.values, wanted, rtol=0, atol=2e-3)
     assert found.values.std() > 0.1
+
+
+def test_the_check_by_metric_feeds_both_sides_alike(
+    network: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs_folder: Path
+) -> None:
+    """PyTorch gets what the bundle makes of a picture: a grey level in a few pixels gives another map."""
+    fed: list[Tensor] = []
+    genuine = ClampedDescentExport.predict
+
+    def predict(self: Any, network: Any, tensor: Tensor, image: Any) -> Tensor:
+        fed.append(tensor)
+        return genuine(self, network, tensor, image)
+
+    monkeypatch.setattr(ClampedDescentExport, "predict", predict)
+    preprocessing = Preprocessing(size=SIZE, **Classifier.input_scale)
+    header = CheckpointHeader(method="cgd", network=network.settings.model_dump(), preprocessing=preprocessing)
+    settings = BuildSettings(output=tmp_path / "own", images=pairs_folder)
+    build_network_bundle(header, network, ClampedDescentExport(), settings, step=lambda name: nullcontext(), source={})
+    record = Bundle(tmp_path / "own").verification()
+    assert record
+    assert record.passed
+    assert [check.precision for check in record.metrics] == ["fp32"]
+    detector = load(tmp_path / "own", threads=1)
+    samples = find_pairs(pairs_folder)
+    assert len(fed) == len(samples)
+    for tensor, sample in zip(fed, samples, strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), detector.prepare(sample.load()[0]).tensor)
