@@ -178,9 +178,8 @@ class Build:
             for engine in self.runnable():
                 with self.step(f"maps of {precision} on {engine}"):
                     serve = partial(self.export.serve, self._detector(engine, precision))
-                    worse_only = precision == "int8" and self.export.follows_gradients
-                    check = check_metric(expected, serve, samples, precision, engine, worse_only=worse_only)
-                    self._note(metrics=[check])
+                    kind = {"follows_gradients": self.export.follows_gradients}
+                    self._note(metrics=[check_metric(expected, serve, samples, precision, engine, **kind)])
         self._check_passed()
 
     def manifest(self) -> Manifest:

@@ -36,6 +36,11 @@ GRADIENT_TOLERANCE: dict[Precision, float] = {"fp32": 3e-3, "fp16-weights": 5e-2
 # Largest change of max F and of MAE on real images; what a table of three digits would show.
 METRIC_TOLERANCE: dict[Precision, float] = {"fp32": 2e-4, "fp16-weights": 1e-3, "fp16": 1e-3, "int8": 5e-3}
 
+# Of maps that follow gradients: on one and the same input PyTorch's own autograd in fp32 is 4e-4 from float64 (max F,
+# 30 pictures of ECSSD's training part), and three times that is allowed, as in `GradientReference`. Rounded weights or
+# activations give other maps, which are bounded as those of int8.
+GRADIENT_METRIC_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16-weights": 5e-3, "fp16": 5e-3, "int8": 5e-3}
+
 # One grey level: ONNX Runtime and torchvision round the antialiased resize of uint8 after each of its two passes, and
 # not alike. Each stays within a level of the exact value, so they may be two apart, and are at 1 pixel in 50,000.
 GREY_LEVEL = 1.001 / 255
@@ -181,9 +186,13 @@ def check_metric(
     precision: Precision,
     backend: str,
     *,
-    worse_only: bool = False,
+    follows_gradients: bool = False,
 ) -> MetricCheck:
-    """Compare max F and MAE of PyTorch's maps with those of the bundle's maps, as `serve` gives them."""
+    """Compare max F and MAE of PyTorch's maps with those of the bundle's maps, as `serve` gives them.
+
+    For `follows_gradients` see `MethodExport`.
+    """
+    tolerances = GRADIENT_METRIC_TOLERANCE if follows_gradients else METRIC_TOLERANCE
     found = score_maps(samples, serve)
     return MetricCheck(
         precision=precision,
@@ -193,8 +202,8 @@ def check_metric(
         f_max=found.f_max,
         mae_reference=expected.mae,
         mae=found.mae,
-        tolerance=METRIC_TOLERANCE[precision],
-        worse_only=worse_only,
+        tolerance=tolerances[precision],
+        worse_only=follows_gradients and precision == "int8",
     )
 
 
