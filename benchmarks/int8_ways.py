@@ -30,7 +30,7 @@ from salience.export.verify import measure_maps
 from salience.runtime import Detector, load
 from salience.runtime.images import decode
 from salience.runtime.manifest import HOST_GRAPHS
-from salience.training.data.folders import Sample, find_pairs
+from salience.training.data.folders import Sample, find_pairs, spread
 
 _CALIBRATED, _CORRECTED = 64, 16
 _BACKENDS: tuple[Literal["onnxruntime", "openvino"], ...] = ("onnxruntime", "openvino")
@@ -77,7 +77,7 @@ def measure(
 ) -> Iterator[Way]:
     """Every way on every backend; the scores of fp32 are those of the first."""
     model = with_types(onnx.load(detectors[0].bundle.graph_file(graph, "fp32")))
-    chosen = calibration[:: max(1, len(calibration) // _CALIBRATED)][:_CALIBRATED]
+    chosen = spread(calibration, _CALIBRATED)
     feeds = [{"input": detectors[0].prepare(decode(sample.image)).tensor} for sample in chosen]
     exact: list[NDArray[np.float32]] = []
     expected = measure_maps(samples, partial(_kept, detectors[0], exact))
@@ -105,7 +105,7 @@ def ways(model: ModelProto, feeds: Sequence[Feeds]) -> Iterator[tuple[str, Calla
 def _by_onnxruntime(model: ModelProto, feeds: Sequence[Feeds], method: str, corrected: bool) -> ModelProto:
     int8 = quantize(model, calibrate(model, feeds, method=method), layers(model))
     if corrected:
-        BiasCorrection(model, feeds[:: max(1, len(feeds) // _CORRECTED)][:_CORRECTED]).apply(int8)
+        BiasCorrection(model, spread(feeds, _CORRECTED)).apply(int8)
     return int8
 
 

@@ -4,7 +4,7 @@ Empirical bias correction, Nagel et al., "Data-Free Quantization Through Weight 
 ICCV 2019, section 4.2 and appendix D: layer by layer, each with the layers before it as they are served.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
-from .rewrites import drop_unused
+from .quantization import Feeds
+from .rewrites import drop_unused, nodes_for
 
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Means: TypeAlias = NDArray[np.float64]
 
 
@@ -26,10 +26,11 @@ class BiasCorrection:
         feeds: its inputs by name, one item a run.
     """
 
-    def __init__(self, model: ModelProto, feeds: Sequence[Arrays]) -> None:
+    def __init__(self, model: ModelProto, feeds: Sequence[Feeds]) -> None:
         self._feeds = feeds
         layers = _biased(model)
-        run = _Part(model, _needed(model.graph.node, layers), [node.output[0] for node in layers], feeds[0])
+        outputs = [node.output[0] for node in layers]
+        run = _Part(model, nodes_for(outputs, model.graph.node), outputs, feeds[0])
         rows = [[_channel_means(found[node.output[0]]) for node in layers] for found in map(run, feeds)]
         self._expected = {node.name: np.mean(means, axis=0) for node, *means in zip(layers, *rows, strict=True)}
 
@@ -64,7 +65,7 @@ class _Part:
         known: one example of what will be given.
     """
 
-    def __init__(self, model: ModelProto, nodes: Sequence[NodeProto], wanted: Collection[str], known: Arrays) -> None:
+    def __init__(self, model: ModelProto, nodes: Sequence[NodeProto], wanted: Collection[str], known: Feeds) -> None:
         import onnxruntime
 
         read = {name for node in nodes for name in node.input}
@@ -87,7 +88,7 @@ class _Part:
             part.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def __call__(self, known: Arrays) -> dict[str, NDArray[Any]]:
+    def __call__(self, known: Feeds) -> dict[str, NDArray[Any]]:
         """The tensors that are wanted, by name."""
         found = self._session.run(self._outputs, {name: known[name] for name in self._inputs})
         return dict(zip(self._outputs, found, strict=True))
@@ -95,23 +96,12 @@ class _Part:
 
 def _parts(model: ModelProto, layers: Sequence[NodeProto]) -> Iterator[tuple[NodeProto, list[NodeProto], set[str]]]:
     """Each layer, the nodes to run for it after those of the layers before it, and all names that later parts read."""
-    remaining = _needed(model.graph.node, layers)
+    remaining = nodes_for([layer.output[0] for layer in layers], model.graph.node)
     for layer in layers:
-        part = _needed(remaining, [layer])
+        part = nodes_for(layer.output, remaining)
         ran = {node.output[0] for node in part}
         remaining = [node for node in remaining if node.output[0] not in ran]
         yield layer, part, {name for node in remaining for name in node.input}
-
-
-def _needed(nodes: Sequence[NodeProto], goals: Sequence[NodeProto]) -> list[NodeProto]:
-    """Those of `nodes` that lead to `goals`, which are among them."""
-    wanted = {name for node in goals for name in node.output}
-    found = []
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            wanted.update(node.input)
-            found.append(node)
-    return found[::-1]
 
 
 def _biased(model: ModelProto) -> list[NodeProto]:
@@ -124,7 +114,7 @@ def _biased(model: ModelProto) -> list[NodeProto]:
     ]
 
 
-def _only(names: Collection[str], values: Arrays) -> dict[str, NDArray[Any]]:
+def _only(names: Collection[str], values: Feeds) -> dict[str, NDArray[Any]]:
     return {name: values[name] for name in names if name in values}
 
 

@@ -16,7 +16,7 @@ from salience.runtime.detector import Detector, load
 from salience.runtime.errors import ExportError
 from salience.runtime.images import decode
 from salience.runtime.manifest import HOST_GRAPHS, Precision
-from salience.training.data.folders import Sample, find_pairs, split_by_seed
+from salience.training.data.folders import Sample, find_pairs, split_by_seed, spread
 from salience.training.preprocessing import Preprocessing
 
 from .bias_correction import BiasCorrection
@@ -25,6 +25,7 @@ from .graph import Graph
 from .quantization import Feeds, Ranges, calibrate, check_int8, layers, with_types
 from .sensitivity import Chooser, Layer
 from .tracing import trace
+from .verify import channels_first
 
 if TYPE_CHECKING:
     from .pipeline import Build, BuildSettings
@@ -76,7 +77,7 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
     models = {graph.name: _fp32(build, graph) for graph in graphs}
     deep = [graph for graph in graphs if layers(models[graph.name], graph.int8_outputs)]
     calibration, others = _split(pictures.calibration)
-    correcting = _spread(calibration, CORRECTED)
+    correcting = spread(calibration, CORRECTED)
     ranges: dict[str, Ranges] = {}
     corrections: dict[str, BiasCorrection] = {}
     for graph in deep:
@@ -99,7 +100,7 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
         chosen = chooser.candidates()
         if build.settings.verify:
             with build.step("choose the int8 layers"):
-                found = chooser.choose(_spread(others, TUNED))
+                found = chooser.choose(spread(others, TUNED))
             build.record = build.record.model_copy(update={"quantization": found})
             chosen = [Layer(change.graph, change.layer) for change in found.layers if not change.kept]
         with build.step("correct the biases"):
@@ -126,8 +127,7 @@ def _fp32(build: "Build", graph: Graph) -> ModelProto:
 def _feeds(graph: Graph, samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[Feeds]:
     """The graph's inputs of each picture, one by one: those of a later graph may be large."""
     for sample in samples:
-        image = torch.from_numpy(decode(sample.image).transpose(2, 0, 1).copy())
-        tensor = preprocessing(image)[None]
+        tensor = preprocessing(channels_first(decode(sample.image)))[None]
         with torch.no_grad():
             found = graph.feeds(tensor) if graph.feeds else (tensor,)
         yield {spec.name: values.numpy() for spec, values in zip(graph.inputs, found, strict=True)}
@@ -154,12 +154,6 @@ def _serving(build: "Build", models: dict[str, ModelProto]) -> Iterator[list[Det
 
 def _split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """What gives ranges, and the others; of one picture, that one twice."""
-    first = _spread(samples, min(CALIBRATED, -(-len(samples) // 2)))
+    first = spread(samples, min(CALIBRATED, -(-len(samples) // 2)))
     names = {sample.name for sample in first}
     return first, [sample for sample in samples if sample.name not in names] or first
-
-
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count`, evenly spread, since neighbours in a folder are often alike."""
-    step = max(1, len(samples) / count)
-    return [samples[int(index * step)] for index in range(min(count, len(samples)))]

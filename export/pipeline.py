@@ -48,6 +48,7 @@ from .provenance import provenance_of
 from .tracing import halve_weights, trace
 from .verify import (
     Reference,
+    channels_first,
     check_graph,
     check_metric,
     check_prior,
@@ -178,8 +179,10 @@ class Build:
             for engine in self.runnable():
                 with self.step(f"maps of {precision} on {engine}"):
                     serve = partial(self.export.serve, self._detector(engine, precision))
-                    kind = {"follows_gradients": self.export.follows_gradients}
-                    self._note(metrics=[check_metric(expected, serve, samples, precision, engine, **kind)])
+                    check = check_metric(
+                        expected, serve, samples, precision, engine, follows_gradients=self.export.follows_gradients
+                    )
+                    self._note(metrics=[check])
         self._check_passed()
 
     def manifest(self) -> Manifest:
@@ -211,14 +214,10 @@ class Build:
 
     def _prepare(self) -> Callable[[NDArray[np.uint8]], torch.Tensor]:
         """What makes PyTorch's input of a picture: the resize of training, or see `MethodExport.follows_gradients`."""
+        if not self.export.follows_gradients:
+            return lambda image: self.preprocessing(channels_first(image))[None]
         preprocess = self._open("onnxruntime", "preprocess", "fp32")
-
-        def prepare(image: NDArray[np.uint8]) -> torch.Tensor:
-            if self.export.follows_gradients:
-                return torch.from_numpy(preprocess.run({"image": image})["input"])
-            return self.preprocessing(torch.from_numpy(image.transpose(2, 0, 1).copy()))[None]
-
-        return prepare
+        return lambda image: torch.from_numpy(preprocess.run({"image": image})["input"])
 
     def _compile(self, graph: Graph, precision: Precision, builder: Any) -> None:
         compiler = entry(COMPILERS, builder, what="compiler")

@@ -20,7 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from salience.runtime.errors import ExportError
 
-from .rewrites import drop_unused
+from .rewrites import drop_unused, nodes_for
 
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 Ranges: TypeAlias = Any  # onnxruntime.quantization.calibrate.TensorsData
@@ -41,14 +41,11 @@ def layers(model: ModelProto, outputs: Sequence[str] | None = None) -> list[str]
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer if sum(side > 1 for side in tensor.dims) > 1}
     wanted = {value.name for value in graph.output} if outputs is None else set(outputs)
-    found = []
-    for node in reversed(graph.node):
-        if wanted.isdisjoint(node.output):
-            continue
-        wanted.update(node.input)
-        if node.op_type in LAYERS and not node.domain and node.input[1] in weights:
-            found.append(node.name)
-    return found[::-1]
+    return [
+        node.name
+        for node in nodes_for(wanted, graph.node)
+        if node.op_type in LAYERS and not node.domain and node.input[1] in weights
+    ]
 
 
 def calibrate(model: ModelProto, feeds: Iterable[Feeds], *, method: str = "MinMax") -> Ranges:

@@ -4,7 +4,7 @@ Batch norms, constants, rotated kernels, repeated and unused nodes need none: th
 nothing of these, which tests/export/test_rewrites.py holds them to.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -85,16 +85,8 @@ def _same_matrix(model: ModelProto) -> Iterator[list[NodeProto]]:
 
 
 def _ancestors(node: NodeProto, model: ModelProto) -> set[str]:
-    """The tensors that `node` needs, near and far."""
-    makers = {name: maker for maker in model.graph.node for name in maker.output}
-    found: set[str] = set()
-    waiting = list(node.input)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += makers[name].input if name in makers else ()
-    return found
+    """What other nodes make of what `node` needs, near and far."""
+    return {name for needed in nodes_for(node.input, model.graph.node) for name in needed.output}
 
 
 def _ordered(nodes: list[NodeProto], model: ModelProto) -> Iterator[NodeProto]:
@@ -120,11 +112,21 @@ def _sides(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 
 def drop_unused(model: ModelProto) -> None:
     """Remove nodes and constants that nothing reads."""
-    read = {value.name for value in model.graph.output}
-    for node in reversed(list(model.graph.node)):
-        if read.isdisjoint(node.output):
-            model.graph.node.remove(node)
-        else:
-            read.update(node.input)
+    outputs = {value.name for value in model.graph.output}
+    kept = nodes_for(outputs, model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    read = outputs.union(*(node.input for node in kept))
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
         model.graph.initializer.remove(tensor)
+
+
+def nodes_for(wanted: Iterable[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """Those of `nodes`, in the same order, that the tensors `wanted` come of; `nodes` stand in a graph's order."""
+    names = set(wanted)
+    found = []
+    for node in reversed(nodes):
+        if not names.isdisjoint(node.output):
+            names.update(node.input)
+            found.append(node)
+    return found[::-1]

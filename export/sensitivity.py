@@ -17,7 +17,7 @@ from salience.runtime.detector import Detector
 from salience.runtime.errors import ExportError
 from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.manifest import LayerChange, Quantization, Trial
-from salience.training.data.folders import Sample
+from salience.training.data.folders import Sample, spread
 
 from .bias_correction import BiasCorrection
 from .operations import multiply_adds
@@ -101,7 +101,7 @@ class Chooser:
         changes: dict[Layer, float] = {}
         kept: set[Layer] = set()
         if not self._holds(self.candidates(), 0, samples, expected):
-            changes = self.rank([sample.load()[0] for sample in samples[:: max(1, len(samples) // TRIED)][:TRIED]])
+            changes = self.rank([sample.load()[0] for sample in spread(samples, TRIED)])
             order = _by_worth(changes, costs)
             kept = set(order[: self._fewest(order, samples, expected)])
         return Quantization(

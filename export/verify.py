@@ -121,7 +121,7 @@ def scene_inputs(preprocessing: Preprocessing) -> torch.Tensor:
 
     (On plain noise a trained network finds nothing, and the relative error of an empty map means nothing.)
     """
-    clean = torch.stack([preprocessing(_channels_first(s.load()[0])) for s in scenes(SCENES, seed=_SEED)])
+    clean = torch.stack([preprocessing(channels_first(s.load()[0])) for s in scenes(SCENES, seed=_SEED)])
     noise = np.random.default_rng(_SEED).standard_normal(clean[SCENES // 2 :].shape, dtype=np.float32)
     clean[SCENES // 2 :] += 0.1 * torch.from_numpy(noise)
     return clean
@@ -155,7 +155,7 @@ def check_processing(preprocess: Engine, postprocess: Engine, preprocessing: Pre
         # Back to grey levels, where the tolerance is one.
         found = preprocess.run({"image": image})["input"]
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
-        expected = preprocessing.resize(_channels_first(image))[None].float().div(255).numpy()
+        expected = preprocessing.resize(channels_first(image))[None].float().div(255).numpy()
         yield _resize_check(scene.name, (found * std + mean).astype(np.float32), expected)
         small = np.random.default_rng(scene.seed).random((1, 1, *preprocessing.size), dtype=np.float32)
         size = np.array(image.shape[:2], dtype=np.int64)
@@ -284,7 +284,8 @@ def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(error / max(float(np.linalg.norm(expected)), 1e-12))
 
 
-def _channels_first(image: NDArray[np.uint8]) -> torch.Tensor:
+def channels_first(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W, 3) -> (3, H, W), copied."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 

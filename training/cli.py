@@ -1,6 +1,7 @@
 """The command line of training."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,18 +89,11 @@ def train(
     options = recipe.network_settings(training_part) | parse_pairs(network_option, "--network")
     network = _network(method, backbone, weights, size, options)
     fabric = _fabric(accelerator, devices, precision)
+    scale = getattr(network, "input_scale", {})
     header = CheckpointHeader(
-        method=method,
-        network=network.settings.model_dump(),
-        preprocessing=Preprocessing(size=size, **getattr(network, "input_scale", {})),
-        training={
-            "sets": sorted({sample.name.split("/")[0] for sample in training_part}),
-            "images": len(training_part),
-            "validation_images": len(validation_part),
-            "backbone_weights": Path(weights).name if weights else None,
-            "recipe": recipe.model_dump(),
-        },
-    )
+        method=method, network=network.settings.model_dump(), preprocessing=Preprocessing(size=size, **scale),
+        training=_origin(recipe, training_part, validation_part, weights),
+    )  # fmt: skip
     history = fit(
         network, recipe, header, train=training_part, validate=validation_part, fabric=fabric, resume=resume,
         settings=FitSettings(output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half),
@@ -107,6 +101,19 @@ def train(
     if fabric.is_global_zero:
         best = max(history, key=lambda record: record.quality)
         typer.echo(f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation {describe(best.scores)}")
+
+
+def _origin(
+    recipe: Recipe, training_part: Sequence[Any], validation_part: Sequence[Any], weights: str | None
+) -> dict[str, Any]:
+    """What the header says that a network was trained on."""
+    return {
+        "sets": sorted({sample.name.split("/")[0] for sample in training_part}),
+        "images": len(training_part),
+        "validation_images": len(validation_part),
+        "backbone_weights": Path(weights).name if weights else None,
+        "recipe": recipe.model_dump(),
+    }
 
 
 def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSettings:

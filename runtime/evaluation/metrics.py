@@ -97,11 +97,8 @@ class MetricAccumulator:
 
     def image_scores(self) -> list[dict[str, float]]:
         """MAE and largest F of each image, in the order of `add`."""
-        curves = self._handlers["f"].dynamic_results
-        return [
-            {"mae": float(mae), "f_max": float(np.max(curve))}
-            for mae, curve in zip(self._mae.maes, curves, strict=True)
-        ]
+        curves, errors = self.image_curves()
+        return [{"mae": float(mae), "f_max": float(curve.max())} for curve, mae in zip(curves, errors, strict=True)]
 
     def image_curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """F over the thresholds (N, 256) and MAE (N,) of each image, in the order of `add`."""

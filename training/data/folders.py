@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from salience.runtime.errors import DataError
 from salience.runtime.images import SUFFIXES, decode, decode_mask
 from salience.runtime.splits import Part, read_part
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     if not found:
         raise DataError(f"data {folder}: no images; expected files ending in {', '.join(sorted(SUFFIXES))}.")
     return found
+
+
+def spread(items: Sequence[ItemT], count: int) -> list[ItemT]:
+    """At most `count`, evenly spread, since neighbours in a folder are often alike."""
+    step = max(1, len(items) / count)
+    return [items[int(index * step)] for index in range(min(count, len(items)))]
