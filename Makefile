@@ -7,7 +7,12 @@ READY := $(VENV)/.ready
 ENGINES = onnxruntime openvino $(shell $(BIN)/python -c "from importlib.util import find_spec; print('tensorrt-rtx' * bool(find_spec('tensorrt_rtx')))")
 LINTED := src src/salience/export src/salience/runtime src/salience/training tests benchmarks
 
-.PHONY: quickstart test test-all lint format default-bundle clean
+# The native build needs ONNX Runtime's wheel alone, not the 7 GB of the whole environment.
+NATIVE_PYTHON := build/venv/bin/python
+NATIVE = cmake --preset $(1) -DPython3_EXECUTABLE=$(CURDIR)/$(NATIVE_PYTHON) && cmake --build --preset $(1) --parallel
+FUZZ_SECONDS ?= 600
+
+.PHONY: quickstart test test-all lint format default-bundle native native-cuda sanitize fuzz clean
 
 quickstart: $(READY)
 	$(BIN)/python export/build_engine.py multis --precision fp32 fp16 --engine $(ENGINES) --output bundles/multis
@@ -35,8 +40,31 @@ format: $(READY)
 default-bundle: $(READY)
 	$(BIN)/python export/build_engine.py multis --precision fp16-weights --engine onnxruntime openvino --output runtime/default_bundle
 
+native: $(NATIVE_PYTHON)
+	$(call NATIVE,release)
+	ctest --preset release
+
+native-cuda: $(NATIVE_PYTHON)
+	$(call NATIVE,cuda)
+
+sanitize: $(NATIVE_PYTHON)
+	$(call NATIVE,asan)
+	ctest --preset asan
+	$(call NATIVE,tsan)
+	ctest --preset tsan
+
+fuzz: $(NATIVE_PYTHON)
+	$(call NATIVE,fuzz)
+	tests/native/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
+
 clean:
-	rm -rf $(VENV) bundles quickstart
+	rm -rf $(VENV) bundles quickstart build
+
+$(NATIVE_PYTHON): cmake/fetch_headers.sh
+	cmake/fetch_headers.sh
+	$(PYTHON) -m venv build/venv
+	$(NATIVE_PYTHON) -m pip install --quiet --upgrade pip onnxruntime
+	@touch $@
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -176,7 +176,7 @@ def algebra_alone(options: Any) -> float:
     image, prior = map(torch.from_numpy, picture(options.size))
     refine, iteration, found = Refine(network), torch.zeros(1, dtype=torch.int64), prior
     with torch.inference_mode():
-        state = Embed(network, shuffle, None)(image)
+        state = Embed(network, None)(image)
         for _ in range(max(options.iterations)):
             found, iteration = refine(*state, found, iteration)
         expected = ReleasedForm(network)(image, prior, max(options.iterations))

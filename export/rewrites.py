@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 Rewrite: TypeAlias = Callable[[ModelProto], None]
+TensorTypes: TypeAlias = dict[str, tuple[int, tuple[int | str, ...]]]
 
 # Sums over fewer channels are too small to gain.
 _CHANNELS = 32
@@ -23,7 +24,7 @@ def sum_by_product(model: ModelProto) -> None:
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     sums = [node for node in model.graph.node if node.op_type == "ReduceSum" and node.input[1:2]]
-    shapes = _shapes(model) if sums else {}
+    shapes = tensor_types(model) if sums else {}
     for node in sums:
         if node.input[1] not in constants:
             continue
@@ -99,7 +100,7 @@ def _ordered(nodes: list[NodeProto], model: ModelProto) -> Iterator[NodeProto]:
         yield node
 
 
-def _shapes(model: ModelProto) -> dict[str, tuple[int, tuple[int | str, ...]]]:
+def tensor_types(model: ModelProto) -> TensorTypes:
     """Type and shape of every tensor that has them."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)

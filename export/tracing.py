@@ -12,6 +12,7 @@ from salience.runtime.errors import ExportError
 from salience.runtime.manifest import Precision, TensorSpec
 
 from .graph import Graph
+from .masks import name_masks
 from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
 from .opset import IR_VERSION, OPSET
 from .reverse_mode import capture
@@ -61,6 +62,7 @@ def trace(graph: Graph, precision: Precision, rewrites: Sequence[Rewrite] = REWR
     model = finish(program.model_proto, graph.name)
     for rewrite in rewrites:
         rewrite(model)
+    name_masks(model)
     onnx.checker.check_model(model)
     check_interface(model, interface.inputs, interface.outputs)
     if any(True for _ in graph.module.parameters()):

@@ -18,6 +18,7 @@ from .errors import BackendUnavailableError, BundleError, EngineError, SalienceE
 from .images import MAX_PIXELS, ImageSource, decode
 from .manifest import Precision, Tuning
 from .methods import METHODS
+from .native import Kernels, check_backend, kernel_library
 from .saliency import SaliencyMap
 from .tables import entry
 
@@ -141,6 +142,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     provider: str | None = None,
+    kernels: Kernels = "auto",
 ) -> Detector:
     """Open a bundle for serving.
 
@@ -153,6 +155,7 @@ def load(
         threads: CPU threads of one engine call; None for as many as were measured to be fastest, where that was on
             so many cores as there are here, else for all cores.
         provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt" or "tensorrt-rtx".
+        kernels: fused kernels for ONNX Runtime: a library's path, "none", or "auto", see `native.kernel_library`.
 
     Returns:
         The method's detector.
@@ -171,7 +174,12 @@ def load(
         opened.graph_file(detector_type.graphs[0], chosen)
     # ONNX Runtime is always needed, for the graphs before and after the network.
     OnnxRuntimeEngine.require(EngineOptions())
-    engines = _open_engines(opened, detector_type.graphs, chosen, backend, device, threads, provider)
+    check_backend(kernels, backend)
+    candidates = [
+        (name, replace(options, kernels=kernel_library(kernels, on_gpu=options.on_gpu)) if name == "onnxruntime" else options)
+        for name, options in _candidates(backend, device, threads, provider)
+    ]
+    engines = _open_engines(opened, detector_type.graphs, chosen, candidates)
     detector: Detector = detector_type(opened, engines, chosen, threads)
     return detector
 
@@ -180,12 +188,8 @@ def _open_engines(
     bundle: Bundle,
     graphs: Sequence[str],
     precision: Precision,
-    backend: str,
-    device: str,
-    threads: int | None,
-    provider: str | None,
+    candidates: Sequence[tuple[str, EngineOptions]],
 ) -> dict[str, Engine]:
-    candidates = _candidates(backend, device, threads, provider)
     if bundle.manifest.tuning is not None:
         candidates = _fastest_first(candidates, bundle.manifest.tuning, precision)
     reasons = []

@@ -32,7 +32,7 @@ from salience.training.backbone import check_size
 from salience.training.networks.lps import Promoter, shuffle
 
 from ..graph import Graph, MethodExport
-from ..operators import subpixel_concat_node
+from ..operators import anchor_distance_node, centred_norm_node, subpixel_concat_node
 from ..processing import prior_graph
 
 Join = Callable[[Sequence[Tensor], Sequence[int]], Tensor]
@@ -49,12 +49,14 @@ class Embed(nn.Module):
       are the picture's; and, with a nonlinear head, `pooled` (N, 5 C, P): the centred features.
 
     With a linear head and `region` "fc" the anchors need the features themselves, so these are the `embedding`.
+    `fused` puts nodes of the domain `salience` in the place of what has a kernel; these compute nothing in PyTorch.
     """
 
-    def __init__(self, network: Promoter, join: Join, rank: int | None) -> None:
+    def __init__(self, network: Promoter, rank: int | None, *, fused: bool = False) -> None:
         super().__init__()
         self.network = network
-        self.join = join
+        self.join: Join = subpixel_concat_node if fused else shuffle
+        self.fused = fused
         self.linear = network.settings.head == "linear"
         self.region = network.settings.region
         if self.linear:
@@ -63,17 +65,22 @@ class Embed(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """See above."""
         features = self.join(self.network.maps(image), self.network.strides)
-        if self.linear and self.region == "conv":
-            embedding, _ = _centred(F.conv2d(features, self.basis))
-            return embedding, _square_sum(embedding)
+        if self.region == "conv":
+            found = F.conv2d(features, self.basis) if self.linear else self.network.project(features)
+            return self.centre(found.flatten(2))
         centred, mean = _centred(features)
         if self.linear:
             reduced, _ = _centred(F.conv2d(features, self.basis))
             return centred, _square_sum(reduced), self._offset(mean, self.network.linear(mean.to(features.dtype)))
         embedding, middle = _centred(self.network.project(features))
-        if self.region == "conv":
-            return embedding, _square_sum(embedding)
         return embedding, _square_sum(embedding), self._offset(mean, middle), centred
+
+    def centre(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Centred embeddings (N, C, P) and their squares' sum; there is a kernel for fp32 alone."""
+        if self.fused and rows.dtype == torch.float32:
+            return centred_norm_node(rows)
+        centred, _ = _centred(rows)
+        return centred, _square_sum(centred)
 
     def _offset(self, mean: Tensor, middle: Tensor) -> Tensor:
         """The region embedding of the mean features (N, 1, 5 C), less the mean embedding (N, 1, D)."""
@@ -84,11 +91,13 @@ class Embed(nn.Module):
 class Refine(nn.Module):
     """One iteration (eq. 3, 5): the outputs of `Embed`, `prior` (N, 1, H, W) and `iteration` t (1,) -> the next two.
 
-    A prior that leaves one of the regions empty stays as it is. Sums are in fp32 whatever is stored.
+    A prior that leaves one of the regions empty stays as it is. Sums are in fp32 whatever is stored. `fused` puts
+    nodes of the domain `salience` in the place of what has a kernel; these compute nothing in PyTorch.
     """
 
-    def __init__(self, network: Promoter) -> None:
+    def __init__(self, network: Promoter, *, fused: bool = False) -> None:
         super().__init__()
+        self.fused = fused and network.settings.region == "conv"
         self.hard = network.settings.weighting == "hard"
         self.sharpness = network.settings.sharpness
         self.turn: nn.Parameter | None = None
@@ -102,9 +111,12 @@ class Refine(nn.Module):
         """`rest` is `offset` and `pooled` where `Embed` gives them, then `prior` and `iteration`."""
         *extra, prior, iteration = rest
         embedding = embedding.float()
-        salient = prior.flatten(2)
-        if self.hard:
-            salient = (salient > 0.5).float()
+        before = prior.flatten(2)
+        salient = (before > 0.5).float() if self.hard else before
+        t = iteration.to(torch.float32)
+        if self.fused:
+            following = anchor_distance_node(embedding, norm, salient, before, t, self.sharpness)
+            return following.view_as(prior), iteration + 1
         pooled = extra[1].float() if len(extra) > 1 else embedding
         weight, other = (share.sum(dim=2, keepdim=True) for share in (salient, 1 - salient))
         usable = (weight > 0) & (other > 0)
@@ -126,8 +138,7 @@ class Refine(nn.Module):
         squared = norm - 2 * product + square[:, :1]
         distances = squared.clamp(min=0).sqrt() + (squared + difference).clamp(min=0).sqrt()
         found = (self.sharpness * difference / distances.clamp(min=1e-12)).sigmoid()
-        found = torch.where(usable, found, prior.flatten(2)).view_as(prior)
-        t = iteration.to(torch.float32)
+        found = torch.where(usable, found, before).view_as(prior)
         return (t * prior + found) / (t + 1), iteration + 1
 
     def _anchors(self, means: Tensor, extra: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -154,13 +165,12 @@ class PromoterExport(MethodExport):
         check_size(network.backbone.levels, size)
         self._check(network)
         network = self._chosen(network)
-        embed, plain = Embed(network, subpixel_concat_node, self.rank), Embed(network, shuffle, self.rank)
+        embed, plain = Embed(network, self.rank, fused=True), Embed(network, self.rank)
         state = _state_specs(network, plain, size)
         prior = TensorSpec(name="prior", dtype="float32", shape=("batch", 1, *size))
         iteration = TensorSpec(name="iteration", dtype="int64", shape=(1,))
-        refine = Refine(network)
         # With a rank the network's definition is another function; `approximations` says how far.
-        expected = Definition(network, size) if self.rank is None else Chain(plain, refine, size)
+        expected = Definition(network, size) if self.rank is None else Chain(plain, Refine(network), size)
         return [
             Graph(
                 name="embed",
@@ -172,7 +182,7 @@ class PromoterExport(MethodExport):
             ),
             Graph(
                 name="refine",
-                module=refine,
+                module=Refine(network, fused=True),
                 reference=expected,
                 inputs=(*state, prior, iteration),
                 outputs=(_renamed(prior), _renamed(iteration)),
@@ -205,7 +215,7 @@ class PromoterExport(MethodExport):
             return []
         network, inputs = self._chosen(network), list(tensors)
         size = (inputs[0].shape[2], inputs[0].shape[3])
-        reduced = Chain(Embed(network, shuffle, self.rank), Refine(network), size)
+        reduced = Chain(Embed(network, self.rank), Refine(network), size)
         exact = Definition(network, size)
         with torch.no_grad():
             change = torch.cat([(reduced(x)[0] - exact(x)[0]).abs() for x in inputs])
@@ -325,7 +335,7 @@ def _weight(network: Promoter) -> Tensor:
 
 
 def _centred(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """`maps` (N, C, H, W) less their mean, as (N, C, H * W), and the mean (N, 1, C) in fp32."""
+    """`maps` (N, C, H, W) or (N, C, P) less their mean, as (N, C, P), and the mean (N, 1, C) in fp32."""
     rows = maps.flatten(2)
     mean = rows.float().mean(dim=2, keepdim=True)
     return rows - mean.to(rows.dtype), mean.transpose(1, 2)

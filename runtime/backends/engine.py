@@ -24,12 +24,13 @@ class EngineOptions:
 
     `device` is "cpu", "cuda" or "cuda:N"; `threads` bounds the CPU threads of one engine (None: all cores);
     `provider` chooses among ONNX Runtime's execution providers: "tensorrt" or "tensorrt-rtx" instead of
-    plain CUDA.
+    plain CUDA; `kernels` is its library of fused kernels, see `native.kernel_library`.
     """
 
     device: str = "cpu"
     threads: int | None = None
     provider: str | None = None
+    kernels: Path | None = None
 
     def __post_init__(self) -> None:
         kind, colon, number = self.device.partition(":")

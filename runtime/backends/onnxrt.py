@@ -71,6 +71,8 @@ class OnnxRuntimeEngine(Engine):
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         provider = _provider(options)
+        if options.kernels is not None:
+            _register(settings, options.kernels)
         wanted: list[Any] = [(provider, {"device_id": options.device_index})] if options.on_gpu else [provider]
         try:
             session = runtime.InferenceSession(str(path), settings, providers=wanted)
@@ -82,7 +84,8 @@ class OnnxRuntimeEngine(Engine):
                 f"onnxruntime: {provider} failed to start for {path.name} (got {session.get_providers()[0]}); "
                 "check the driver and CUDA libraries, or ask for device cpu"
             )
-        return cls(session, runtime, interface, options, f"onnxruntime {provider} {path.name}")
+        fused = " with fused kernels" if options.kernels is not None else ""
+        return cls(session, runtime, interface, options, f"onnxruntime {provider} {path.name}{fused}")
 
     def session(self, batch: int = 1) -> "OnnxRuntimeSession":
         """See `Engine.session`."""
@@ -99,6 +102,15 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             raise EngineError(f"{self.label}: failed while running ({_first_line(error)}).") from error
         return dict(zip(self.outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+
+def _register(settings: Any, kernels: Path) -> None:
+    try:
+        settings.register_custom_ops_library(str(kernels))
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"kernels {kernels}: cannot be loaded ({_first_line(error)}); build them again: make native."
+        ) from error
 
 
 class OnnxRuntimeSession(Session[Any]):

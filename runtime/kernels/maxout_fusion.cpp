@@ -1,37 +1,45 @@
 #include "maxout_fusion.h"
 
-#include <algorithm>
-#include <cmath>
+#include "variants.h"
 
+namespace salience::kernels::SALIENCE_SET {
 namespace {
 
 // Pixels whose running maximum stays in the first-level cache while the maps are gone through.
-constexpr int64_t kBlock = 1024;
+constexpr std::int64_t block = 2048;
 
-float sigmoid(float logit) { return 1.0f / (1.0f + std::exp(-logit)); }
-
-void fuse_block(const float* const* maps, const float* weights, int64_t scales, int64_t offset, int64_t count,
-                float* fused) {
-  float largest[kBlock];
-  for (int64_t i = 0; i < count; ++i) largest[i] = weights[0] * sigmoid(maps[0][offset + i]);
-  for (int64_t k = 1; k < scales; ++k) {
-    for (int64_t i = 0; i < count; ++i) {
-      largest[i] = std::max(largest[i], weights[k] * sigmoid(maps[k][offset + i]));
+template <typename Value>
+void fuse(const MaxoutFusion<Value>& fusion, const Value* weights, std::int64_t start, std::int64_t count) {
+  float largest[block];
+  for (std::int64_t k = 0; k < fusion.scales; ++k) {
+    const Value* __restrict map = fusion.maps[k] + start;
+    const auto weight = static_cast<float>(weights[k]);
+    if (k == 0) {
+      for (std::int64_t i = 0; i < count; ++i) largest[i] = weight * sigmoid(static_cast<float>(map[i]));
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) {
+        largest[i] = larger(largest[i], weight * sigmoid(static_cast<float>(map[i])));
+      }
     }
   }
-  std::copy_n(largest, count, fused + offset);
+  Value* fused = fusion.fused + start;
+  for (std::int64_t i = 0; i < count; ++i) fused[i] = static_cast<Value>(largest[i]);
+}
+
+template <typename Value>
+void run_any(const MaxoutFusion<Value>& fusion, const Threads& threads) {
+  const std::int64_t blocks = (fusion.pixels + block - 1) / block;
+  threads.each(static_cast<std::size_t>(fusion.batch * blocks), [&](std::size_t index) {
+    const std::int64_t n = static_cast<std::int64_t>(index) / blocks;
+    const std::int64_t start = static_cast<std::int64_t>(index) % blocks * block;
+    const std::int64_t count = smaller(block, fusion.pixels - start);
+    fuse(fusion, fusion.weights + n * fusion.scales, n * fusion.pixels + start, count);
+  });
 }
 
 }  // namespace
 
-extern "C" int salience_maxout_fusion_f32(const float* const* maps, const float* weights, int64_t batch,
-                                          int64_t scales, int64_t pixels, float* fused) {
-  if (!maps || !weights || !fused || batch < 0 || scales < 1 || pixels < 0) return -1;
-  if (std::any_of(maps, maps + scales, [](const float* map) { return !map; })) return -1;
-  for (int64_t n = 0; n < batch; ++n) {
-    for (int64_t start = 0; start < pixels; start += kBlock) {
-      fuse_block(maps, weights + n * scales, scales, n * pixels + start, std::min(kBlock, pixels - start), fused);
-    }
-  }
-  return 0;
-}
+void run(const MaxoutFusion<float>& fusion, const Threads& threads) { run_any(fusion, threads); }
+void run(const MaxoutFusion<Half>& fusion, const Threads& threads) { run_any(fusion, threads); }
+
+}  // namespace salience::kernels::SALIENCE_SET

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 from typer.testing import CliRunner
 
 from salience.export.graphs.lps import Embed, PromoterExport, Refine, contrast_prior
 from salience.export.operators import subpixel_concat_node
 from salience.export.pipeline import BuildSettings, build
+from salience.export.tracing import trace
 from salience.runtime.bundle import Bundle
 from salience.runtime.cli import app
 from salience.runtime.errors import ExportError, SalienceError
@@ -55,7 +57,7 @@ def network_of(**changes: Any) -> Promoter:
 
 
 def rewritten(network: Promoter, image: Tensor, prior: Tensor, iterations: int, rank: int | None = None) -> Tensor:
-    state = Embed(network, shuffle, rank)(image)
+    state = Embed(network, rank)(image)
     refine, iteration = Refine(network), torch.zeros(1, dtype=torch.int64)
     for _ in range(iterations):
         prior, iteration = refine(*state, prior, iteration)
@@ -91,9 +93,10 @@ def test_rewritten_iterations_are_the_networks(form: dict[str, Any]) -> None:
 def test_weighting_and_sharpness_may_be_chosen_at_export() -> None:
     trained, image, prior = network_of(), torch.randn(2, 3, 64, 64), blob()
     chosen = network_of(weighting="hard", sharpness=3.0)
-    export = PromoterExport(weighting="hard", sharpness=3.0)
-    _, refine = export.graphs(trained, (64, 64))
-    found = refine.module(*Embed(trained, shuffle, None)(image), prior, torch.zeros(1, dtype=torch.int64))[0]
+    _, refine = PromoterExport(weighting="hard", sharpness=3.0).graphs(trained, (64, 64))
+    state = (*Embed(trained, None)(image), prior, torch.zeros(1, dtype=torch.int64))
+    feeds = {spec.name: values.numpy() for spec, values in zip(refine.inputs, state, strict=True)}
+    found = torch.from_numpy(ReferenceEvaluator(trace(refine, "fp32")).run(None, feeds)[0])
     torch.testing.assert_close(found, chosen.promote(image, prior, 1), rtol=0, atol=TOLERANCE)
     soft = trained.promote(image, prior, 1)
     assert float((found - 0.5).abs().mean()) > 2 * float((soft - 0.5).abs().mean())
@@ -151,7 +154,7 @@ def test_a_constant_prior_gives_a_half_and_an_empty_one_stays() -> None:
 @pytest.mark.parametrize("head", ["linear", "nonlinear"])
 @torch.no_grad()
 def test_embeddings_leave_centred(head: str) -> None:
-    embedding, norm = Embed(network_of(head=head), shuffle, None)(torch.randn(2, 3, 64, 64))
+    embedding, norm = Embed(network_of(head=head), None)(torch.randn(2, 3, 64, 64))
     assert float(embedding.mean(dim=2).abs().max()) < 1e-4 * float(embedding.abs().max())
     torch.testing.assert_close(norm, embedding.square().sum(dim=1, keepdim=True))
 

@@ -1,80 +1,215 @@
-"""The native kernels against the function bodies that they replace."""
+"""The fused kernels in ONNX Runtime, beside the function bodies that they replace."""
 
-import ctypes
-import shutil
-import subprocess
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
 
 from salience.export.operators import DOMAIN, attach_functions
 from salience.export.opset import IR_VERSION, OPSET
+from salience.runtime import BackendUnavailableError, EngineError, load
+from salience.runtime.bundle import DEFAULT_BUNDLE
+from salience.runtime.native import kernel_library as chosen_library
 
 onnxruntime = pytest.importorskip("onnxruntime")
-FLOATS = ctypes.POINTER(ctypes.c_float)
+Arrays = dict[str, NDArray[Any]]
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> ctypes.CDLL:
-    if not shutil.which("cmake") or not (shutil.which("c++") or shutil.which("g++")):
-        pytest.skip("cmake and a C++ compiler are needed to build the kernels")
-    build = tmp_path_factory.mktemp("build")
-    for step in (["-S", str(repository), "-B", str(build)], ["--build", str(build)]):
-        subprocess.run(["cmake", *step], check=True, capture_output=True)
-    (library,) = [path for path in build.iterdir() if path.suffix in (".so", ".dylib", ".dll")]
-    return ctypes.CDLL(str(library))
-
-
-def pointer(array: np.ndarray) -> "ctypes._Pointer[ctypes.c_float]":
-    return array.ctypes.data_as(FLOATS)
-
-
-def fuse(kernels: ctypes.CDLL, maps: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    fused = np.empty_like(maps[0])
-    batch, pixels = maps[0].shape[0], maps[0][0].size
-    status = kernels.salience_maxout_fusion_f32(
-        (FLOATS * len(maps))(*map(pointer, maps)), pointer(weights),
-        ctypes.c_int64(batch), ctypes.c_int64(len(maps)), ctypes.c_int64(pixels), pointer(fused),
-    )  # fmt: skip
-    assert status == 0
-    return fused
-
-
-def function_body(maps: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """The same by the body that travels in every exported file, run by ONNX Runtime."""
-    model = onnx.parser.parse_model(
-        f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}, "{DOMAIN}": 1]>'
-        "g (float[n, 1, h, w] map2, float[n, 1, h, w] map3, float[n, 1, h, w] map4, float[n, 3] weights)"
-        " => (float[n, 1, h, w] fused) { fused = salience.MaxoutFusion (map2, map3, map4, weights) }"
-    )
+def model_of(operator: str, inputs: Arrays, outputs: int, attributes: Mapping[str, float]) -> onnx.ModelProto:
+    """One node of the domain with its body."""
+    names = [f"out{number}" for number in range(outputs)]
+    node = onnx.helper.make_node(operator, list(inputs), names, domain=DOMAIN, **attributes)
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
+    given = [onnx.helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in inputs.items()]
+    found = [onnx.helper.make_tensor_value_info(name, next(iter(kinds.values())), None) for name in names]
+    graph = onnx.helper.make_graph([node], operator, given, found)
+    model = onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
     attach_functions(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {f"map{k}": values for k, values in zip((2, 3, 4), maps, strict=True)} | {"weights": weights}
-    found: np.ndarray = session.run(None, feeds)[0]
+    return model
+
+
+def run(model: onnx.ModelProto, inputs: Arrays, kernels: Path | None, profile: Path | None = None) -> list[Any]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if kernels is not None:
+        options.register_custom_ops_library(str(kernels))
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: list[Any] = session.run(None, inputs)
+    if profile is not None:
+        session.end_profiling()
     return found
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 33, 31), (3, 1, 224, 224)])
-def test_maxout_fusion_equals_its_body(kernels: ctypes.CDLL, shape: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(0)
-    maps = [rng.normal(0, 4, shape).astype(np.float32) for _ in range(3)]
-    weights = rng.random((shape[0], 3), dtype=np.float32)
-    # float32 exponentials of two libraries
-    assert fuse(kernels, maps, weights) == pytest.approx(function_body(maps, weights), abs=1e-6)
+def noise(*shape: int, scale: float = 1.0) -> NDArray[np.float32]:
+    return (scale * np.random.default_rng(len(shape) + sum(shape)).standard_normal(shape)).astype(np.float32)
 
 
-def test_extreme_logits_stay_in_range(kernels: ctypes.CDLL) -> None:
-    maps = [np.full((1, 1, 2, 2), value, dtype=np.float32) for value in (-1e30, 1e30, 0)]
-    assert fuse(kernels, maps, np.array([[1, 0.25, 0]], dtype=np.float32)) == pytest.approx(0.25)
+def shares(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(sum(shape)).random(shape, dtype=np.float32)
 
 
-@pytest.mark.parametrize(("batch", "scales", "pixels"), [(-1, 3, 4), (1, 0, 4), (1, 3, -4)])
-def test_senseless_sizes_are_refused(kernels: ctypes.CDLL, batch: int, scales: int, pixels: int) -> None:
-    values = np.zeros(4, dtype=np.float32)
-    maps = (FLOATS * 3)(*[pointer(values)] * 3)
-    sizes = (ctypes.c_int64(batch), ctypes.c_int64(scales), ctypes.c_int64(pixels))
-    assert kernels.salience_maxout_fusion_f32(maps, pointer(values), *sizes, pointer(values)) == -1
-    assert kernels.salience_maxout_fusion_f32(None, pointer(values), *sizes, pointer(values)) == -1
+def maxout(kind: Any = np.float32) -> Any:
+    maps = {f"map{k}": noise(2, 1, 33, 31 + 0 * k, scale=k).astype(kind) for k in (2, 3, 4)}
+    return "MaxoutFusion", maps | {"weights": shares(2, 3).astype(kind)}, 1, {}
+
+
+def subpixel(kind: Any = np.float32, strides: tuple[int, ...] = (2, 4, 8, 16, 32)) -> Any:
+    maps = {f"map{k}": noise(2, 3 * s * s, 96 // s, 192 // s).astype(kind) for k, s in enumerate(strides, start=1)}
+    return "SubpixelConcat", maps, 1, {f"stride{k}": stride for k, stride in enumerate(strides, start=1)}
+
+
+def relu() -> Any:
+    return "ReluBackward", {"grad": noise(3, 7, 9), "activation": np.maximum(noise(3, 7, 9, scale=2), 0)}, 1, {}
+
+
+def clip() -> Any:
+    activation = np.clip(noise(3, 5, 70, scale=4), -1, 6)
+    return "ClipBackward", {"grad": noise(3, 5, 70), "activation": activation}, 1, {"low": -1.0, "high": 6.0}
+
+
+def pool() -> Any:
+    activation = np.maximum(np.rint(noise(2, 3, 10, 66)), 0)  # with many windows of several largest elements
+    largest = activation.reshape(2, 3, 5, 2, 33, 2).max(axis=(3, 5))
+    return "PoolReluBackward", {"grad": noise(2, 3, 5, 33), "activation": activation, "largest": largest}, 1, {}
+
+
+def centred() -> Any:
+    return "CentredNorm", {"rows": noise(2, 13, 4099)}, 2, {}
+
+
+def anchors(salient: float | None = None) -> Any:
+    rows = noise(2, 13, 4099)
+    rows -= rows.mean(axis=2, keepdims=True)
+    prior = shares(2, 1, 4099)
+    chosen = prior if salient is None else np.full_like(prior, salient)
+    inputs = {"embedding": rows, "norm": (rows**2).sum(axis=1, keepdims=True), "salient": chosen}
+    return "AnchorDistance", inputs | {"prior": prior, "iteration": np.full(1, 2, np.float32)}, 1, {"sharpness": 1.5}
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "MaxoutFusion": maxout,
+    "MaxoutFusion fp16": lambda: maxout(np.float16),
+    "SubpixelConcat": subpixel,
+    "SubpixelConcat fp16": lambda: subpixel(np.float16),
+    "SubpixelConcat odd strides": lambda: subpixel(strides=(1, 2, 3, 6, 12)),
+    "ReluBackward": relu,
+    "ClipBackward": clip,
+    "PoolReluBackward": pool,
+    "CentredNorm": centred,
+    "AnchorDistance": anchors,
+    "AnchorDistance, mostly salient": lambda: anchors(0.9),
+    "AnchorDistance, nothing salient": lambda: anchors(0.0),
+    "AnchorDistance, all salient": lambda: anchors(1.0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_kernel_gives_what_its_body_gives(kernel_library: Path, tmp_path: Path, case: str) -> None:
+    operator, inputs, outputs, attributes = CASES[case]()
+    model = model_of(operator, inputs, outputs, attributes)
+    expected = run(model, inputs, None)
+    found = run(model, inputs, kernel_library, tmp_path / "profile")
+    # The kernel is what ran: the profile knows it by the operator's name, and none of the body's nodes.
+    (profile,) = tmp_path.glob("profile*.json")
+    assert f'"op_name" : "{operator}"' in profile.read_text()
+    half = next(iter(inputs.values())).dtype == np.float16
+    # Sums of 13 to 4099 numbers in another order; half precision is rounded once here and after each step there.
+    tolerance = 1e-3 if half else 2e-6 * max(1.0, float(np.abs(expected[-1]).max()))
+    for one, other in zip(expected, found, strict=True):
+        assert np.abs(one.astype(np.float64)).max() > 0
+        assert one.shape == other.shape
+        np.testing.assert_allclose(other.astype(np.float64), one.astype(np.float64), rtol=0, atol=tolerance)
+
+
+def test_a_result_takes_the_memory_of_no_input_that_is_needed_again(kernel_library: Path) -> None:
+    inputs = {"grad": noise(1, 2, 8, 8), "activation": np.maximum(noise(1, 2, 8, 8, scale=3), 0)}
+    text = f"""<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}, "{DOMAIN}": 1]>
+        g (float[1, 2, 8, 8] grad, float[1, 2, 8, 8] activation) => (float[1, 2, 8, 8] sum) {{
+            twice = Add (grad, grad)
+            masked = salience.ReluBackward (twice, activation)
+            sum = Add (masked, twice)
+        }}"""
+    model = onnx.parser.parse_model(text)
+    attach_functions(model)
+    (found,) = run(model, inputs, kernel_library)
+    doubled = 2 * inputs["grad"]
+    np.testing.assert_array_equal(found, np.where(inputs["activation"] > 0, doubled, 0) + doubled)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "attributes", "message"),
+    [
+        ("MaxoutFusion", [(1, 1, 4, 4), (1, 1, 4, 5), (1, 1, 4, 4), (1, 3)], {}, "three maps of one shape"),
+        ("MaxoutFusion", [(1, 1, 4, 4)] * 3 + [(1, 2)], {}, "expected weights (N, 3)"),
+        ("SubpixelConcat", [(1, 4, 2, 2)] * 5, dict.fromkeys([f"stride{k}" for k in range(1, 6)], 3), "N, C * stride^2"),
+        ("SubpixelConcat", [(1, 4, 2, 2)] * 5, dict.fromkeys([f"stride{k}" for k in range(1, 6)], 0), "stride 0"),
+        ("ReluBackward", [(2, 3), (3, 2)], {}, "a gradient of the activation's shape"),
+        ("PoolReluBackward", [(1, 1, 2, 2), (1, 1, 5, 4), (1, 1, 2, 2)], {}, "twice the gradient's height"),
+        ("CentredNorm", [(2, 3)], {}, "expected rows (N, C, P)"),
+        ("AnchorDistance", [(1, 3, 5), (1, 1, 5), (1, 1, 4), (1, 1, 5), (1,)], {"sharpness": 1.0}, "rows (N, 1, P)"),
+    ],
+)  # fmt: skip
+def test_senseless_sizes_are_refused_in_a_sentence(
+    kernel_library: Path, operator: str, shapes: list[tuple[int, ...]], attributes: dict[str, float], message: str
+) -> None:
+    inputs: Arrays = {f"in{k}": np.zeros(shape, np.float32) for k, shape in enumerate(shapes)}
+    model = model_of(operator, inputs, 2 if operator == "CentredNorm" else 1, attributes)
+    for value in model.graph.input:  # shapes unknown to the model, so that the kernel is the first to see them
+        kind = value.type.tensor_type.elem_type
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind or TensorProto.FLOAT, None))
+    with pytest.raises(Exception, match=rf"salience\.{operator}: got .*{re.escape(message)}"):
+        run(model, inputs, kernel_library)
+
+
+@pytest.mark.parametrize("method", ["multis", "lps", "cgd"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "fp16-weights"])
+def test_bundles_give_the_same_maps_with_kernels(
+    kernel_library: Path, bundle_of: Callable[[str], Path], photos: Any, method: str, precision: Any
+) -> None:
+    plain, fused = (
+        load(bundle_of(method), backend="onnxruntime", precision=precision, kernels=choice)
+        for choice in ("none", kernel_library)
+    )
+    assert "with fused kernels" in fused.backend
+    assert "with fused kernels" not in plain.backend
+    one, other = plain.try_out(photos["coffee"]).grey(), fused.try_out(photos["coffee"]).grey()
+    assert one.max() > one.min()
+    assert int(np.abs(one.astype(int) - other.astype(int)).max()) <= 1
+
+
+def test_kernels_are_chosen_by_argument_variable_and_package(
+    kernel_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SALIENCE_KERNELS", raising=False)
+    assert chosen_library(kernel_library, on_gpu=True) == kernel_library.resolve()
+    monkeypatch.setenv("SALIENCE_KERNELS", str(kernel_library))
+    assert chosen_library("auto", on_gpu=False) == kernel_library.resolve()
+    assert chosen_library("none", on_gpu=False) is None
+    assert "with fused kernels" in load(backend="onnxruntime").backend
+    monkeypatch.setenv("SALIENCE_KERNELS", "none")
+    monkeypatch.setattr("salience.runtime.native.FOLDER", kernel_library.parent)
+    assert chosen_library("auto", on_gpu=False) is None
+    monkeypatch.delenv("SALIENCE_KERNELS")
+    assert chosen_library("auto", on_gpu=False) == kernel_library
+    assert chosen_library("auto", on_gpu=True) is None
+    monkeypatch.setattr("salience.runtime.native.FOLDER", tmp_path)
+    assert chosen_library("auto", on_gpu=False) is None
+
+
+def test_kernels_that_cannot_be_loaded_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"kernels .*none\.so: no such file; expected a library"):
+        load(kernels=tmp_path / "none.so")
+    text = tmp_path / "text.so"
+    text.write_text("no library")
+    with pytest.raises(BackendUnavailableError, match=r"kernels .*text\.so: cannot be loaded .*; build them again"):
+        load(backend="onnxruntime", kernels=text)
+    with pytest.raises(EngineError, match=r"kernels .*text\.so: are for onnxruntime, got backend openvino"):
+        load(DEFAULT_BUNDLE, backend="openvino", kernels=text)

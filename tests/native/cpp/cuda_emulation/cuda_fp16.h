@@ -1,0 +1,3 @@
+#pragma once
+
+__extension__ typedef _Float16 __half;
