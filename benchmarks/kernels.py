@@ -71,7 +71,7 @@ class Case:
     operator: str
     sizes: str
     inputs: Arrays
-    attributes: Mapping[str, float]
+    attributes: Mapping[str, Any]
     outputs: int = 1
     unread: Sequence[str] = ()
 
@@ -82,7 +82,9 @@ class Case:
         given = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in self.inputs.items()]
         found = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names]
         graph = onnx.helper.make_graph([node], self.operator, given, found)
-        model = onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+        model = onnx.helper.make_model(
+            graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
+        )
         attach_functions(model)
         return bytes(model.SerializeToString())
 

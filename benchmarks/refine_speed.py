@@ -31,7 +31,7 @@ from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.driver import iterate
 from salience.runtime.methods.lps import Problem, RefineLoop
 from salience.runtime.tables import entry
-from salience.training.networks.lps import Promoter, PromoterSettings, shuffle
+from salience.training.networks.lps import Promoter, PromoterSettings
 from tests.released_lps import ReleasedForm
 
 Arrays = tuple[np.ndarray, np.ndarray]

@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.curve_record import PANELS
 from benchmarks.curve_record import Record as Curves
-from benchmarks.markdown_text import markdown_table, ratio, sentences
+from benchmarks.markdown_text import markdown_table, megabytes, ratio, seconds, sentences
 
 Record = dict[str, Any]
 
@@ -38,6 +38,50 @@ def choices(results: Record) -> str:
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
     table = [[*key, *(found.get(column, "") for column in columns)] for key, found in cells.items()]
     return markdown_table(["choice", "timed", *columns], table)
+
+
+def kernels(results: Record) -> str:
+    """Each operator alone: kernel against body, and against what the memory moves."""
+    table = [
+        [
+            f"`{row['operator']}`", row["sizes"], f"{row['bytes'] / 1e6:.0f}", f"{row['body_ms']:.2f}",
+            f"{row['kernel_ms']:.2f}", ratio(row["ratio"]), f"{row['copy_ms'] / row['kernel_ms']:.0%}",
+        ]
+        for row in results["rows"]
+    ]  # fmt: skip
+    columns = ["operator", "sizes", "MB moved", "body, ms", "kernel, ms", "body / kernel", "of a copy's speed"]
+    evidence = results["evidence"]
+    note = sentences(
+        f"{evidence['cores']} cores of {evidence['cpu']}, medians of {results['rounds']} rounds in which body, kernel "
+        "and a copy of as many bytes take turns; what fits the last cache beats a copy that does not."
+    )
+    return f"{markdown_table(columns, table)}\n\n{note}"
+
+
+def kernel_uses(results: Record) -> str:
+    """Whole uses without and with kernels."""
+    table = [
+        [row["use"], f"{row['without_ms']:.1f}", f"{row['with_ms']:.1f}", ratio(row["ratio"])]
+        for row in results["uses"]
+    ]
+    return markdown_table(["one picture, beside kernels", "ms", "with kernels, ms", "ratio"], table)
+
+
+def native_start(results: Record) -> str:
+    """Cold start and memory of C++ beside Python."""
+    table = [
+        [
+            f"`{row['method']}`", megabytes(row["bundle_bytes"]), seconds(row["cpp_s"]), seconds(row["python_s"]),
+            megabytes(row["cpp_bytes"]), megabytes(row["python_bytes"]),
+        ]
+        for row in results["rows"]
+    ]  # fmt: skip
+    columns = ["method", "bundle", "C++", "Python", "C++, peak memory", "Python, peak memory"]
+    note = sentences(
+        f"Whole processes that load a bundle (MobileNetV2, random weights) and write one map; medians of "
+        f"{results['rounds']} alternating rounds on {results['evidence']['cores']} cores."
+    )
+    return f"{markdown_table(columns, table)}\n\n{note}"
 
 
 def curves(results: Record) -> str:

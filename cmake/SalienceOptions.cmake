@@ -13,6 +13,8 @@ endif()
 
 if(SALIENCE_SANITIZE)
   target_compile_options(salience_options INTERFACE
-    $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${SALIENCE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g>)
+    $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${SALIENCE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g>
+    # GCC sees uninitialized values where its sanitizers add code, and advises against errors there.
+    $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized>)
   target_link_options(salience_options INTERFACE -fsanitize=${SALIENCE_SANITIZE})
 endif()

@@ -59,7 +59,7 @@ class _View:
         return not kinds and kind is not None and kind[0] == TensorProto.FLOAT
 
 
-def _node(old: NodeProto, kind: str, inputs: list[str], **attributes: float) -> NodeProto:
+def _node(old: NodeProto, kind: str, inputs: list[str], **attributes: Any) -> NodeProto:
     return onnx.helper.make_node(kind, inputs, old.output, name=old.name, domain=DOMAIN, **attributes)
 
 

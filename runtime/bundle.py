@@ -108,4 +108,6 @@ def _check_file(path: Path, sha256: str, size: int) -> None:
 
 
 def _problems(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'text'}: {e['msg']}" for e in error.errors()[:3])
+    found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'text'}: {e['msg']}" for e in error.errors()[:3])
+    # A hostile file's names may hold line breaks.
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in found)

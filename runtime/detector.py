@@ -176,7 +176,12 @@ def load(
     OnnxRuntimeEngine.require(EngineOptions())
     check_backend(kernels, backend)
     candidates = [
-        (name, replace(options, kernels=kernel_library(kernels, on_gpu=options.on_gpu)) if name == "onnxruntime" else options)
+        (
+            name,
+            replace(options, kernels=kernel_library(kernels, on_gpu=options.on_gpu))
+            if name == "onnxruntime"
+            else options,
+        )
         for name, options in _candidates(backend, device, threads, provider)
     ]
     engines = _open_engines(opened, detector_type.graphs, chosen, candidates)

@@ -47,7 +47,6 @@ __device__ void region_sizes(const PictureSums& sums, double (&sizes)[2]) {
   if (threadIdx.x < 2) kept[threadIdx.x] = total;
   __syncthreads();
   sizes[0] = kept[0], sizes[1] = kept[1];
-  __syncthreads();
 }
 
 // The first anchor, of the smaller region's sums, which are the exacter ones: embeddings are centred, so that the

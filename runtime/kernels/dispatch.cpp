@@ -28,9 +28,8 @@ InstructionSet widest_instruction_set() {
       __builtin_cpu_supports("avx512dq")) {
     return InstructionSet::avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-    return InstructionSet::avx2;
-  }
+  // Every CPU with AVX2 has F16C, which not all compilers can ask for.
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return InstructionSet::avx2;
 #endif
   return InstructionSet::baseline;
 }

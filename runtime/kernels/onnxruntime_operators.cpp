@@ -1,9 +1,6 @@
 #include "onnxruntime_operators.h"
 
-#include <exception>
-#include <memory>
-
-#include "onnxruntime_tensors.h"
+#include "onnxruntime_operator.h"
 
 namespace salience::kernels {
 namespace {
@@ -20,95 +17,50 @@ Threads threads_of(const Ort::KernelContext& context) {
   return {run, const_cast<Ort::KernelContext*>(&context)};
 }
 
-void execute(AnchorDistance distance, const Threads& threads) {
-  std::vector<float> sums(static_cast<std::size_t>(anchor_distance_scratch(distance.rank, distance.pixels)));
-  distance.sums = sums.data();
-  run(distance, threads);
-}
+struct Cpu {
+  static constexpr const char* name = "CPUExecutionProvider";
 
-void execute(CentredNorm centre, const Threads& threads) {
-  std::vector<float> means(static_cast<std::size_t>(centre.rank));
-  centre.means = means.data();
-  run(centre, threads);
-}
+  explicit Cpu(const OrtKernelInfo*) {}
 
-template <typename Operator>
-void execute(const Operator& given, const Threads& threads) {
-  run(given, threads);
-}
-
-template <typename Node>
-struct Kernel {
-  explicit Kernel(const OrtKernelInfo* info) : node(Ort::ConstKernelInfo(info)) {}
-
-  OrtStatusPtr ComputeV2(OrtKernelContext* raw) const {
-    try {
-      const Ort::KernelContext context(raw);
-      execute(node(context), threads_of(context));
-      return nullptr;
-    } catch (const Ort::Exception& error) {
-      return Ort::GetApi().CreateStatus(error.GetOrtErrorCode(), error.what());
-    } catch (const std::exception& error) {
-      return Ort::GetApi().CreateStatus(ORT_RUNTIME_EXCEPTION, error.what());
-    }
+  template <typename Given>
+  void execute(const Given& given, OrtKernelContext* raw) const {
+    const Ort::KernelContext context(raw);
+    execute_on(given, threads_of(context));
   }
 
-  Node node;
+ private:
+  template <typename Given>
+  static void execute_on(const Given& given, const Threads& threads) {
+    run(given, threads);
+  }
+
+  static void execute_on(AnchorDistance distance, const Threads& threads) {
+    std::vector<float> sums(static_cast<std::size_t>(anchor_distance_scratch(distance.rank, distance.pixels)));
+    distance.sums = sums.data();
+    run(distance, threads);
+  }
+
+  static void execute_on(CentredNorm centre, const Threads& threads) {
+    std::vector<float> means(static_cast<std::size_t>(centre.rank));
+    centre.means = means.data();
+    run(centre, threads);
+  }
 };
 
-template <typename Node, ONNXTensorElementDataType type>
-struct Operator : Ort::CustomOpBase<Operator<Node, type>, Kernel<Node>, true> {
-  Operator() {
-    if constexpr (requires { Node::overwrites; }) {
-      // Allocated, since whoever asks also releases it; the answer is the same every time.
-      this->GetMayInplace = [](int** from, int** to) -> std::size_t {
-        *from = new int(Node::overwrites);
-        *to = new int(0);
-        return 1;
-      };
-      this->ReleaseMayInplace = [](int* from, int* to) {
-        delete from;
-        delete to;
-      };
-    }
-  }
-
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    try {
-      *kernel = std::make_unique<Kernel<Node>>(info).release();
-      return nullptr;
-    } catch (const Ort::Exception& error) {
-      return Ort::GetApi().CreateStatus(error.GetOrtErrorCode(), error.what());
-    }
-  }
-
-  const char* GetName() const { return Node::name; }
-  const char* GetExecutionProviderType() const { return "CPUExecutionProvider"; }
-  std::size_t GetInputTypeCount() const { return Node::inputs; }
-  ONNXTensorElementDataType GetInputType(std::size_t) const { return type; }
-  std::size_t GetOutputTypeCount() const {
-    if constexpr (requires { Node::outputs; }) return Node::outputs;
-    return 1;
-  }
-  ONNXTensorElementDataType GetOutputType(std::size_t) const { return type; }
-};
-
-template <typename Node, ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT>
-const OrtCustomOp* instance() {
-  static const Operator<Node, type> found;
-  return &found;
+std::vector<const OrtCustomOp*> cpu_operators() {
+  constexpr auto half = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+  return {instance<Cpu, MaxoutFusionNode<float>>(), instance<Cpu, MaxoutFusionNode<Half>, half>(),
+          instance<Cpu, SubpixelConcatNode<float>>(), instance<Cpu, SubpixelConcatNode<std::uint16_t>, half>(),
+          instance<Cpu, ReluBackwardNode>(), instance<Cpu, ClipBackwardNode>(), instance<Cpu, PoolReluBackwardNode>(),
+          instance<Cpu, AnchorDistanceNode>(), instance<Cpu, CentredNormNode>()};
 }
 
 void add_operators(OrtSessionOptions* options) {
-  constexpr auto half = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
   Ort::CustomOpDomain operators(domain);
-  for (const OrtCustomOp* each :
-       {instance<MaxoutFusionNode<float>>(), instance<MaxoutFusionNode<Half>, half>(),
-        instance<SubpixelConcatNode<float>>(), instance<SubpixelConcatNode<std::uint16_t>, half>(),
-        instance<ReluBackwardNode>(), instance<ClipBackwardNode>(), instance<PoolReluBackwardNode>(),
-        instance<AnchorDistanceNode>(), instance<CentredNormNode>()}) {
-    operators.Add(each);
-  }
+  for (const OrtCustomOp* each : cpu_operators()) operators.Add(each);
+#ifdef SALIENCE_CUDA
+  for (const OrtCustomOp* each : cuda_operators()) operators.Add(each);
+#endif
   Ort::UnownedSessionOptions(options).Add(operators);
   // A session reads its domains for as long as it lives, and no one says when the last one ends.
   static_cast<void>(operators.release());
@@ -121,10 +73,5 @@ OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options, const OrtA
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (!api) return base->GetApi(1)->CreateStatus(ORT_FAIL, "salience: this ONNX Runtime is older than the kernels were built for; update it.");
   Ort::InitApi(api);
-  try {
-    salience::kernels::add_operators(options);
-    return nullptr;
-  } catch (const std::exception& error) {
-    return api->CreateStatus(ORT_RUNTIME_EXCEPTION, error.what());
-  }
+  return salience::kernels::status_of([&] { salience::kernels::add_operators(options); });
 }

@@ -171,6 +171,13 @@ struct AnchorDistanceNode {
   explicit AnchorDistanceNode(const Ort::ConstKernelInfo& info) : sharpness(info.GetAttribute<float>("sharpness")) {}
 
   AnchorDistance operator()(const Ort::KernelContext& context) const {
+    AnchorDistance distance = without_iteration(context);
+    distance.iteration = *input<float>(context, 4).data;
+    return distance;
+  }
+
+  // For where the inputs are in memory that the host cannot read.
+  AnchorDistance without_iteration(const Ort::KernelContext& context) const {
     const auto embedding = input<float>(context, 0), norm = input<float>(context, 1);
     const auto salient = input<float>(context, 2), prior = input<float>(context, 3), iteration = input<float>(context, 4);
     require(embedding.shape.size() == 3, name, embedding.shape, "an embedding (N, C, P)");
@@ -182,7 +189,7 @@ struct AnchorDistanceNode {
     distance.salient = salient.data, distance.prior = prior.data;
     distance.next = output<float>(context, row);
     distance.batch = row[0], distance.rank = embedding.shape[1], distance.pixels = row[2];
-    distance.iteration = *iteration.data, distance.sharpness = sharpness;
+    distance.sharpness = sharpness;
     return distance;
   }
 

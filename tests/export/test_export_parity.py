@@ -152,7 +152,9 @@ def test_what_stays_on_the_device_is_half_as_large_in_fp16(bundle_of: Callable[[
 
 
 @EACH_GRAPH
-def test_operators_of_ours_are_nodes_with_their_bodies(bundle_of: Callable[[str], Path], method: str, name: str) -> None:
+def test_operators_of_ours_are_nodes_with_their_bodies(
+    bundle_of: Callable[[str], Path], method: str, name: str
+) -> None:
     for precision in PRECISIONS:
         model = load_model(bundle_of(method), name, precision)
         wanted = [n for n in NODES[method, name] if precision != "fp16" or n not in FP32_NODES]

@@ -21,7 +21,7 @@ from salience.runtime.bundle import Bundle
 from salience.runtime.cli import app
 from salience.runtime.errors import ExportError, SalienceError
 from salience.training.checkpoint import build_network
-from salience.training.networks.lps import Promoter, shuffle
+from salience.training.networks.lps import Promoter
 from tests.conftest import small_checkpoint
 from tests.released_lps import ReleasedForm
 
@@ -96,7 +96,8 @@ def test_weighting_and_sharpness_may_be_chosen_at_export() -> None:
     _, refine = PromoterExport(weighting="hard", sharpness=3.0).graphs(trained, (64, 64))
     state = (*Embed(trained, None)(image), prior, torch.zeros(1, dtype=torch.int64))
     feeds = {spec.name: values.numpy() for spec, values in zip(refine.inputs, state, strict=True)}
-    found = torch.from_numpy(ReferenceEvaluator(trace(refine, "fp32")).run(None, feeds)[0])
+    given: Any = ReferenceEvaluator(trace(refine, "fp32")).run(None, feeds)
+    found = torch.from_numpy(given[0])
     torch.testing.assert_close(found, chosen.promote(image, prior, 1), rtol=0, atol=TOLERANCE)
     soft = trained.promote(image, prior, 1)
     assert float((found - 0.5).abs().mean()) > 2 * float((soft - 0.5).abs().mean())

@@ -41,7 +41,10 @@ def traced(*layers: nn.Module, precision: Any = "fp32") -> tuple[nn.Module, Mode
         module=module,
         reference=module,
         inputs=(image,),
-        outputs=(TensorSpec(name="value", dtype="float32", shape=("batch",)), image.model_copy(update={"name": "grad"})),
+        outputs=(
+            TensorSpec(name="value", dtype="float32", shape=("batch",)),
+            image.model_copy(update={"name": "grad"}),
+        ),
         takes_gradients=True,
     )
     return module, trace(graph, precision)
@@ -58,7 +61,10 @@ def masks(model: ModelProto) -> Counter[str]:
         ([nn.ReLU6(), nn.Conv2d(4, 3, 3)], {"ClipBackward": 1}),
         ([nn.Hardtanh(-0.5, 0.5)], {"ClipBackward": 1}),
         ([nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 3)], {"PoolReluBackward": 1}),
-        ([nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)], {"PoolReluBackward": 2}),
+        (
+            [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2), nn.ReLU(), nn.MaxPool2d(3)],
+            {"PoolReluBackward": 1, "ReluBackward": 1},
+        ),
         ([nn.ReLU(), nn.MaxPool2d(3)], {"ReluBackward": 1}),
         ([nn.ReLU(), nn.MaxPool2d(3, 2, 1)], {"ReluBackward": 1}),
         ([nn.ReLU(), nn.Conv2d(4, 3, 2), nn.ReLU(), nn.MaxPool2d(2)], {"ReluBackward": 2}),
@@ -99,7 +105,11 @@ MASK = """g (float[n, 3] grad, float[n, 3] activation) => (float[n, 3] result) {
         (MASK.format(compare="LessOrEqual", chosen="zero, grad"), 0.5, False),
         (MASK.format(compare="LessOrEqual", chosen="grad, zero"), 0.0, False),
         (MASK.format(compare="GreaterOrEqual", chosen="zero, grad"), 0.0, False),
-        (MASK.format(compare="LessOrEqual", chosen="zero, grad").replace("float[n, 3] act", "float[1, 3] act"), 0.0, False),
+        (
+            MASK.format(compare="LessOrEqual", chosen="zero, grad").replace("float[n, 3] act", "float[1, 3] act"),
+            0.0,
+            False,
+        ),
         (MASK.format(compare="LessOrEqual", chosen="zero, grad").replace("float[", "double["), 0.0, False),
     ],
 )

@@ -108,7 +108,7 @@ class NativeDetector:
         self._library.functions.salience_detector_free(self._handle)
 
     def text(self, name: str) -> str:
-        """"method", "precision" or "backend"."""
+        """ "method", "precision" or "backend"."""
         found = c_char_p()
         self._library.call(f"salience_detector_{name}", self._handle, byref(found))
         assert found.value is not None
@@ -134,9 +134,7 @@ class NativeDetector:
         held = prior_of(prior)
         return self._maps(1, "salience_promote", byref(picture(image)), byref(held), byref(options))[0]
 
-    def promote_steps(
-        self, image: NDArray[np.uint8], prior: NDArray[np.float32], iterations: int
-    ) -> list[NativeMap]:
+    def promote_steps(self, image: NDArray[np.uint8], prior: NDArray[np.float32], iterations: int) -> list[NativeMap]:
         options = PromoteOptions(ctypes.sizeof(PromoteOptions), iterations, 0)
         arguments = (byref(picture(image)), byref(prior_of(prior)), byref(options), c_size_t(iterations))
         return self._maps(iterations, "salience_promote_steps", *arguments)

@@ -19,9 +19,10 @@ from salience.runtime.native import kernel_library as chosen_library
 
 onnxruntime = pytest.importorskip("onnxruntime")
 Arrays = dict[str, NDArray[Any]]
+STRIDES = [f"stride{k}" for k in range(1, 6)]
 
 
-def model_of(operator: str, inputs: Arrays, outputs: int, attributes: Mapping[str, float]) -> onnx.ModelProto:
+def model_of(operator: str, inputs: Arrays, outputs: int, attributes: Mapping[str, Any]) -> onnx.ModelProto:
     """One node of the domain with its body."""
     names = [f"out{number}" for number in range(outputs)]
     node = onnx.helper.make_node(operator, list(inputs), names, domain=DOMAIN, **attributes)
@@ -149,8 +150,8 @@ def test_a_result_takes_the_memory_of_no_input_that_is_needed_again(kernel_libra
     [
         ("MaxoutFusion", [(1, 1, 4, 4), (1, 1, 4, 5), (1, 1, 4, 4), (1, 3)], {}, "three maps of one shape"),
         ("MaxoutFusion", [(1, 1, 4, 4)] * 3 + [(1, 2)], {}, "expected weights (N, 3)"),
-        ("SubpixelConcat", [(1, 4, 2, 2)] * 5, dict.fromkeys([f"stride{k}" for k in range(1, 6)], 3), "N, C * stride^2"),
-        ("SubpixelConcat", [(1, 4, 2, 2)] * 5, dict.fromkeys([f"stride{k}" for k in range(1, 6)], 0), "stride 0"),
+        ("SubpixelConcat", [(1, 4, 2, 2)] * 5, dict.fromkeys(STRIDES, 3), "N, C * stride^2"),
+        ("SubpixelConcat", [(1, 4, 2, 2)] * 5, dict.fromkeys(STRIDES, 0), "stride 0"),
         ("ReluBackward", [(2, 3), (3, 2)], {}, "a gradient of the activation's shape"),
         ("PoolReluBackward", [(1, 1, 2, 2), (1, 1, 5, 4), (1, 1, 2, 2)], {}, "twice the gradient's height"),
         ("CentredNorm", [(2, 3)], {}, "expected rows (N, C, P)"),

@@ -72,6 +72,14 @@ def test_manifest_that_is_no_manifest(copy: Path, text: bytes) -> None:
     assert "its manifest does not fit this version of salience" in refusal(copy)
 
 
+def test_a_hostile_name_breaks_no_line_of_the_message(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"two\nlines": 1}))
+    message = refusal(copy)
+    assert "two\\nlines: Extra inputs are not permitted" in message
+    assert "\n" not in message
+
+
 def test_huge_manifest_is_not_read(copy: Path) -> None:
     with (copy / "manifest.json").open("r+b") as file:
         file.truncate(1 << 40)  # sparse: it would not fit in memory

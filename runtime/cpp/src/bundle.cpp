@@ -59,7 +59,7 @@ bool is_plain_file(const std::filesystem::path& path) {
 std::string missing_graph(const Manifest& manifest, std::string_view name) {
   std::vector<std::string> names;
   for (const auto& [known, entry] : manifest.graphs) names.push_back(known);
-  return "no graph " + in_quotes(name) + "; it has " + joined(names) + ".";
+  return "no graph " + in_quotes(name) + "; it has " + printable(joined(names)) + ".";
 }
 
 std::string missing_precision(const Manifest& manifest, std::string_view name, std::string_view precision,
@@ -68,7 +68,7 @@ std::string missing_precision(const Manifest& manifest, std::string_view name, s
   for (const auto& [known, file] : entry.files) files.push_back(known);
   const std::string wanted(precision);
   return std::string(name) + " has no " + wanted + " file, only " + joined(files) +
-         "; build it with: python export/build_engine.py " + manifest.method + " --precision " + wanted;
+         "; build it with: python export/build_engine.py " + printable(manifest.method) + " --precision " + wanted;
 }
 
 }  // namespace
@@ -87,22 +87,23 @@ void Bundle::require_checksums() const {
   for (const auto& [name, entry] : manifest_.files) listed.erase(name);
   if (listed.empty()) return;
   const std::vector<std::string> unlisted(listed.begin(), listed.end());
-  throw BundleError(subject_ + ": " + joined(unlisted) + " has no checksum; build the bundle again.");
+  throw BundleError(subject_ + ": " + printable(joined(unlisted)) + " has no checksum; build the bundle again.");
 }
 
 void Bundle::check_file(const std::string& name, const FileEntry& entry) const {
   const std::filesystem::path path = folder_ / name;
+  const std::string subject = subject_ + ": " + printable(name);
   if (!is_plain_file(path)) {
-    throw BundleError(subject_ + ": " + name + " is missing or a link; copy the whole folder again.");
+    throw BundleError(subject + " is missing or a link; copy the whole folder again.");
   }
   std::uintmax_t found_bytes = 0;
   try {
     found_bytes = std::filesystem::file_size(path);
     if (found_bytes == entry.bytes && sha256_of(path) == entry.sha256) return;
   } catch (const std::system_error& error) {
-    throw BundleError(subject_ + ": " + name + " cannot be read (" + error.code().message() + ").");
+    throw BundleError(subject + " cannot be read (" + error.code().message() + ").");
   }
-  throw BundleError(subject_ + ": " + name + " is damaged (its checksum or size, " + std::to_string(found_bytes) +
+  throw BundleError(subject + " is damaged (its checksum or size, " + std::to_string(found_bytes) +
                     " bytes, is not the manifest's, " + std::to_string(entry.bytes) +
                     " bytes); copy or build the bundle again.");
 }

@@ -19,7 +19,8 @@ struct salience_detector {
 
 struct salience_map {
   explicit salience_map(salience::SaliencyMap found) : content(std::move(found)) {}
-  explicit salience_map(salience::ObjectMap found) : classes(found.classes(found.logits().size())), content(std::move(found)) {}
+  explicit salience_map(salience::ObjectMap found)
+      : classes(found.classes(found.logits().size())), content(std::move(found)) {}
 
   const salience::SaliencyMap& map() const;
   // Throws where the map is not one of `locate`.

@@ -45,13 +45,15 @@ using namespace salience;
 void salience_map_free(salience_map* map) { delete map; }
 
 salience_status salience_map_size(const salience_map* map, size_t* height, size_t* width) {
-  const salience_status status = property(map, height, "height", [](const salience_map& of) { return of.map().height(); });
+  const salience_status status =
+      property(map, height, "height", [](const salience_map& of) { return of.map().height(); });
   if (status != SALIENCE_OK) return status;
   return property(map, width, "width", [](const salience_map& of) { return of.map().width(); });
 }
 
 salience_status salience_map_values(const salience_map* map, float* buffer, size_t capacity) {
-  return copy_out(map, buffer, capacity, [](const SaliencyMap& of) -> const std::vector<float>& { return of.values(); });
+  return copy_out(map, buffer, capacity,
+                  [](const SaliencyMap& of) -> const std::vector<float>& { return of.values(); });
 }
 
 salience_status salience_map_grey(const salience_map* map, uint8_t* buffer, size_t capacity) {
@@ -80,5 +82,6 @@ salience_status salience_map_class(const salience_map* map, size_t rank, const c
   const salience_status status =
       property(map, name, "name", [rank](const salience_map& of) { return class_of(of, rank).first.c_str(); });
   if (status != SALIENCE_OK) return status;
-  return property(map, probability, "probability", [rank](const salience_map& of) { return class_of(of, rank).second; });
+  return property(map, probability, "probability",
+                  [rank](const salience_map& of) { return class_of(of, rank).second; });
 }

@@ -39,7 +39,8 @@ bool is_synonym(std::string_view name, std::string_view text) {
   }
 }
 
-std::vector<std::size_t> matches(std::span<const std::string> names, const std::function<bool(const std::string&)>& fits) {
+std::vector<std::size_t> matches(std::span<const std::string> names,
+                                 const std::function<bool(const std::string&)>& fits) {
   std::vector<std::size_t> found;
   for (std::size_t index = 0; index < names.size(); ++index) {
     if (fits(names[index])) found.push_back(index);

@@ -10,7 +10,8 @@ namespace salience {
 namespace {
 
 [[noreturn]] void fail(const std::string& reason) {
-  throw EngineError("CUDA driver: " + reason + ", expected it to copy tensors; check the driver, or ask for device cpu.");
+  throw EngineError("CUDA driver: " + reason +
+                    ", expected it to copy tensors; check the driver, or ask for device cpu.");
 }
 
 void require(int status, const char* name) {

@@ -19,7 +19,8 @@ constexpr std::size_t kDigits = 4;
 }  // namespace
 
 void EngineOptions::check() const {
-  const std::string_view number = device.starts_with(kNumbered) ? std::string_view(device).substr(kNumbered.size()) : "";
+  const std::string_view number =
+      device.starts_with(kNumbered) ? std::string_view(device).substr(kNumbered.size()) : "";
   if (device != "cpu" && device != "cuda" && !(is_decimal(number) && number.size() <= kDigits)) {
     throw EngineError("device " + in_quotes(device) + ": expected cpu, cuda or cuda:N.");
   }

@@ -174,9 +174,8 @@ Manifest read_manifest(const Reader& reader) {
   Fields fields(reader);
   read_first_fields(fields, manifest);
   if (const auto graphs = fields.required("graphs")) {
-    graphs->members([&](const std::string& name, const Reader& entry) {
-      manifest.graphs.emplace_back(name, read_graph(entry));
-    });
+    graphs->members(
+        [&](const std::string& name, const Reader& entry) { manifest.graphs.emplace_back(name, read_graph(entry)); });
   }
   if (const auto engines = fields.optional("engines")) {
     for (const Reader& item : engines->items()) manifest.engine_files.push_back(read_engine(item));

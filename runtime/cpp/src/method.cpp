@@ -28,8 +28,8 @@ Method::Method(Service service, std::span<const std::string> graphs)
       preprocess_(service_.environment, service_.bundle, "preprocess", "fp32", service_.host),
       postprocess_(service_.environment, service_.bundle, "postprocess", "fp32", service_.host) {
   for (const std::string& graph : graphs) {
-    engines_[graph] = std::make_unique<Engine>(service_.environment, service_.bundle, graph, service_.precision,
-                                               service_.options);
+    engines_[graph] =
+        std::make_unique<Engine>(service_.environment, service_.bundle, graph, service_.precision, service_.options);
   }
   backend_ = engines_.at(graphs.front())->label();
 }
@@ -59,9 +59,7 @@ std::vector<SaliencyMap> Method::promote_steps(const Image&, const Prior&, const
   refuse(service_, "promote_steps", "lps");
 }
 
-ObjectMap Method::locate(const Image&, const Target&, const LocateOptions&) const {
-  refuse(service_, "locate", "cgd");
-}
+ObjectMap Method::locate(const Image&, const Target&, const LocateOptions&) const { refuse(service_, "locate", "cgd"); }
 
 Prepared Method::prepare(const Image& image) const {
   check(image, service_.max_pixels);

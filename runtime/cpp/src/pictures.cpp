@@ -29,7 +29,9 @@ void check_size(const std::string& subject, std::size_t height, std::size_t widt
                    "; scale it down or raise max_pixels.");
 }
 
-std::string sides(std::size_t height, std::size_t width) { return std::to_string(height) + ", " + std::to_string(width); }
+std::string sides(std::size_t height, std::size_t width) {
+  return std::to_string(height) + ", " + std::to_string(width);
+}
 
 struct Range {
   float low;
@@ -52,7 +54,8 @@ Range range_of(std::span<const float> values) {
 void check(const Image& image, std::size_t max_pixels) {
   if (!image.data) throw ImageError("image array: data is null, expected (H, W, 3) uint8; give it pixels.");
   if (image.height == 0 || image.width == 0) {
-    throw ImageError("image array of shape (" + sides(image.height, image.width) + ", 3): expected (H, W, 3), not empty.");
+    throw ImageError("image array of shape (" + sides(image.height, image.width) +
+                     ", 3): expected (H, W, 3), not empty.");
   }
   check_size("image array", image.height, image.width, max_pixels);
   constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
@@ -83,7 +86,8 @@ std::vector<float> checked_values(const Prior& prior, std::size_t max_pixels) {
   const auto [low, high] = range_of(values);
   if (!(low >= -kTolerance && high <= 1 + kTolerance)) {
     throw ImageError("map array of float32: holds values from " + general(static_cast<double>(low)) + " to " +
-                     general(static_cast<double>(high)) + ", expected [0, 1]; divide it by its maximum, or mend what made NaN.");
+                     general(static_cast<double>(high)) +
+                     ", expected [0, 1]; divide it by its maximum, or mend what made NaN.");
   }
   std::vector<float> clipped(values.begin(), values.end());
   for (float& value : clipped) value = std::clamp(value, 0.0f, 1.0f);

@@ -67,7 +67,7 @@ void Reader::problem(const std::string& expected) const {
 
 std::string Reader::place() const {
   std::vector<std::string> names;
-  for (const Place* at = place_.get(); at; at = at->parent.get()) names.push_back(at->name);
+  for (const Place* at = place_.get(); at; at = at->parent.get()) names.push_back(printable(at->name));
   std::ranges::reverse(names);
   return names.empty() ? "text" : joined(names, ".");
 }

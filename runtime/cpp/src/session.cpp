@@ -32,7 +32,8 @@ void Session::feed(const std::string& name, std::span<const std::int64_t> values
 std::vector<float> Session::read(const std::string& name) const {
   const TensorSpec& wanted = output(name);
   require_run(name, "read");
-  if (wanted.type != DataType::kFloat32) fail(name + ": got " + std::string(name_of(wanted.type)) + ", expected float32.");
+  if (wanted.type != DataType::kFloat32)
+    fail(name + ": got " + std::string(name_of(wanted.type)) + ", expected float32.");
   // After a run a linked output's values are in its input's buffer.
   const auto linked = links_.find(name);
   const Buffer& buffer = buffers_.at(linked == links_.end() ? name : linked->second);

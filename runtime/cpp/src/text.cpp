@@ -15,23 +15,30 @@ std::string joined(std::span<const std::string> parts, std::string_view separato
   return text;
 }
 
+std::string printable(std::string_view text) {
+  std::string found;
+  for (const char letter : text) {
+    const auto byte = static_cast<unsigned char>(letter);
+    if (byte >= 0x20 && byte != 0x7f) {
+      found += letter;
+      continue;
+    }
+    char escape[8];
+    std::snprintf(escape, sizeof escape, letter == '\n' ? "\\n" : "\\x%02x", static_cast<unsigned>(byte));
+    found += escape;
+  }
+  return found;
+}
+
 std::string in_quotes(std::string_view text) {
   const bool single = text.find('\'') == std::string_view::npos || text.find('"') != std::string_view::npos;
   const char quote = single ? '\'' : '"';
   std::string found(1, quote);
   for (const char letter : text) {
     if (letter == quote || letter == '\\') found += '\\';
-    if (letter == '\n') {
-      found += "\\n";
-    } else if (static_cast<unsigned char>(letter) < 0x20 || letter == 0x7f) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned>(letter));
-      found += escape;
-    } else {
-      found += letter;
-    }
+    found += letter;
   }
-  return found + quote;
+  return printable(found) + quote;
 }
 
 std::string general(double number) {

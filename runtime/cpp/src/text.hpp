@@ -13,7 +13,10 @@ namespace salience {
 
 std::string joined(std::span<const std::string> parts, std::string_view separator = ", ");
 
-// In quotes: single ones, unless the text holds these and no double ones.
+// In one line: control characters, which a name in a hostile file may hold, as escapes.
+std::string printable(std::string_view text);
+
+// In quotes, printable: single ones, unless the text holds these and no double ones.
 std::string in_quotes(std::string_view text);
 
 // The shortest of fixed and scientific notation with six digits, "nan" and "inf" without a sign for the former.

@@ -16,7 +16,9 @@ namespace {
 // Of "abc".
 constexpr const char* kSha256 = R"("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")";
 
-Members good() { return with(manifest(), "files", object({{"saliency.onnx", object(with(file(), "sha256", kSha256))}})); }
+Members good() {
+  return with(manifest(), "files", object({{"saliency.onnx", object(with(file(), "sha256", kSha256))}}));
+}
 
 void write(const Folder& folder, const Members& members) {
   folder.write("saliency.onnx", "abc");
@@ -30,8 +32,9 @@ void opens_a_good_one() {
   CHECK_EQUAL(bundle.graph_file("saliency", "fp32"), folder.path() / "saliency.onnx");
   CHECK_EQUAL(bundle.precisions().front(), "fp32");
   CHECK_THROWS(BundleError, bundle.graph_file("embed", "fp32"), "no graph 'embed'; it has saliency.");
-  CHECK_THROWS(BundleError, bundle.graph_file("saliency", "int8"),
-               "saliency has no int8 file, only fp32; build it with: python export/build_engine.py multis --precision int8");
+  CHECK_THROWS(
+      BundleError, bundle.graph_file("saliency", "int8"),
+      "saliency has no int8 file, only fp32; build it with: python export/build_engine.py multis --precision int8");
 }
 
 void names_what_is_missing() {
@@ -69,7 +72,7 @@ void refuses_a_name_that_ends_early() {
   const Folder folder;
   const std::string entry = object(with(file(), "sha256", kSha256));
   write(folder, with(good(), "files", object({{"saliency.onnx", entry}, {R"(saliency.onnx\u0000)", entry}})));
-  CHECK_THROWS(BundleError, Bundle(folder.path()), "saliency.onnx");
+  CHECK_THROWS(BundleError, Bundle(folder.path()), "saliency.onnx\\x00 is missing or a link");
 }
 
 void refuses_files_without_checksum() {

@@ -27,7 +27,8 @@ void finds() {
 void refuses_with_a_hint() {
   CHECK_THROWS(Error, class_index(kNames, "crane"),
                "class 'crane': 2 of that name, expected 0 to 5 or one name; such as: 1, crane | 2, crane.");
-  CHECK_THROWS(Error, class_index(kNames, "wolf"), "none of that name, expected 0 to 5 or one name; such as: timber wolf.");
+  CHECK_THROWS(Error, class_index(kNames, "wolf"),
+               "none of that name, expected 0 to 5 or one name; such as: timber wolf.");
   CHECK_THROWS(Error, class_index(kNames, "cart"), "; such as: car.");
   CHECK_THROWS(Error, class_index(kNames, "xyz"), "class 'xyz': none of that name, expected 0 to 5 or one name.");
   CHECK_THROWS(Error, class_index(kNames, 7), "class 7: none of that name");

@@ -36,7 +36,8 @@ void keeps_kinds() {
 }
 
 void refuses() {
-  for (const char* text : {"", "{", "[1,]", "{\"a\": 01}", "{} x", "/**/{}", "\"\\ud800\"", "\"\xff\"", "\"\t\"", "NaN"}) {
+  for (const char* text :
+       {"", "{", "[1,]", "{\"a\": 01}", "{} x", "/**/{}", "\"\\ud800\"", "\"\xff\"", "\"\t\"", "NaN"}) {
     CHECK(!json::parse(text));
   }
 }

@@ -15,7 +15,9 @@ using namespace salience::test;
 namespace {
 
 // A manifest in which one part is another.
-std::string with_field(const std::string& name, const std::string& value) { return object(with(manifest(), name, value)); }
+std::string with_field(const std::string& name, const std::string& value) {
+  return object(with(manifest(), name, value));
+}
 
 std::string with_graph(const std::string& name, const std::string& value) {
   return with_field("graphs", object({{"saliency", object(with(graph(), name, value))}}));
@@ -71,9 +73,11 @@ void fp16_changes_the_types_of_its_tensors() {
 }
 
 void the_fastest_timing_gives_the_threads() {
-  const std::string timings = "[" + object(timing()) + "," + object(with(with(timing(), "threads", "1"), "milliseconds", "3")) +
-                              "," + object(with(with(timing(), "backend", "\"openvino\""), "milliseconds", "1")) + "]";
-  const Manifest found = parse_manifest(with_field("tuning", object({{"cores", "2"}, {"rounds", "7"}, {"timings", timings}})));
+  const std::string timings = "[" + object(timing()) + "," +
+                              object(with(with(timing(), "threads", "1"), "milliseconds", "3")) + "," +
+                              object(with(with(timing(), "backend", "\"openvino\""), "milliseconds", "1")) + "]";
+  const Manifest found =
+      parse_manifest(with_field("tuning", object({{"cores", "2"}, {"rounds", "7"}, {"timings", timings}})));
   CHECK_EQUAL(found.tuning->threads("fp32"), 1);
   CHECK_EQUAL(found.tuning->threads("int8"), 0);
 }

@@ -15,15 +15,15 @@ inline std::string object(const Members& members) {
   return text + "}";
 }
 
-inline Members spec() { return {{"name", R"("input")"}, {"dtype", R"("float32")"}, {"shape", R"(["batch", 3, 8, 8])"}}; }
+inline Members spec() {
+  return {{"name", R"("input")"}, {"dtype", R"("float32")"}, {"shape", R"(["batch", 3, 8, 8])"}};
+}
 
 inline Members graph() {
   return {{"inputs", "[" + object(spec()) + "]"}, {"outputs", "[]"}, {"files", R"({"fp32": "saliency.onnx"})"}};
 }
 
-inline Members file() {
-  return {{"sha256", '"' + std::string(64, '0') + '"'}, {"bytes", "3"}};
-}
+inline Members file() { return {{"sha256", '"' + std::string(64, '0') + '"'}, {"bytes", "3"}}; }
 
 inline Members engine() {
   return {{"graph", R"("saliency")"},        {"precision", R"("fp16")"}, {"builder", R"("tensorrt")"},

@@ -18,7 +18,8 @@ const std::vector<std::uint8_t> kPixels(100);
 void refuses_pictures() {
   const std::uint8_t* data = kPixels.data();
   CHECK_THROWS(ImageError, check(Image{nullptr, 2, 2}, 100), "data is null");
-  CHECK_THROWS(ImageError, check(Image{data, 0, 2}, 100), "image array of shape (0, 2, 3): expected (H, W, 3), not empty.");
+  CHECK_THROWS(ImageError, check(Image{data, 0, 2}, 100),
+               "image array of shape (0, 2, 3): expected (H, W, 3), not empty.");
   CHECK_THROWS(ImageError, check(Image{data, 2, 0}, 100), "not empty");
   CHECK_THROWS(ImageError, check(Image{data, 11, 10}, 100), "10 x 11 is 0 megapixels, the limit is 0");
   CHECK_THROWS(ImageError, check(Image{data, kHuge, kHuge}, kMostPixels), "megapixels, the limit is 1099512");

@@ -48,9 +48,11 @@ void refuses(const Fixture& fixture) {
   CHECK_THROWS(EngineError, session.run(), "run() was called before input had values; feed or link every input.");
   CHECK_THROWS(EngineError, session.read("saliency"), "saliency was read with no run since the inputs were fed");
   CHECK_THROWS(EngineError, session.take("saliency"), "saliency was taken with no run");
-  CHECK_THROWS(EngineError, session.feed("other", fixture.input, {1}), "input 'other' is not known; the graph has input.");
-  CHECK_THROWS(EngineError, session.feed("input", fixture.input, {1, 3, 224, 224}),
-               "input: got float32 (1, 3, 224, 224), expected float32 (2, 3, 224, 224), what the session was opened for.");
+  CHECK_THROWS(EngineError, session.feed("other", fixture.input, {1}),
+               "input 'other' is not known; the graph has input.");
+  CHECK_THROWS(
+      EngineError, session.feed("input", fixture.input, {1, 3, 224, 224}),
+      "input: got float32 (1, 3, 224, 224), expected float32 (2, 3, 224, 224), what the session was opened for.");
   CHECK_THROWS(EngineError, session.feed("input", fixture.input, {2, 3, 224, 224}), "what the session was opened for");
   CHECK_THROWS(EngineError, session.link("saliency", "input"), "cannot become input");
   CHECK_THROWS(EngineError, session.put("input", Held{}), "input: got float32 (), expected float32 (2, 3, 224, 224).");

@@ -19,7 +19,7 @@ struct Response {
 };
 
 // A refusal is thrown, and becomes the response.
-[[noreturn]] inline void refuse(int status, std::string sentence) { throw Response{status, std::move(sentence) + "\n"}; }
+[[noreturn]] inline void refuse(int status, const std::string& sentence) { throw Response{status, sentence + "\n"}; }
 
 class Connection {
  public:
@@ -50,12 +50,13 @@ class Connection {
   }
 
   void write(const Response& response) {
-    send("HTTP/1.1 " + std::to_string(response.status) + " " + reason(response.status) + "\r\nContent-Type: " +
-         response.type + "\r\nContent-Length: " + std::to_string(response.body.size()) + "\r\nConnection: close\r\n\r\n");
+    // A status may go without its phrase.
+    send("HTTP/1.1 " + std::to_string(response.status) + " \r\nContent-Type: " + response.type +
+         "\r\nContent-Length: " + std::to_string(response.body.size()) + "\r\nConnection: close\r\n\r\n");
     send(response.body);
     shutdown(socket_, SHUT_WR);
     // What a refused client still sends is read for a while, so that it sees the response and not a reset.
-    deadline_ = std::min(deadline_, Clock::now() + std::chrono::seconds(1));
+    deadline_ = std::min(deadline_, Clock::now() + std::chrono::milliseconds(300));
     char rest[4096];
     while (wait(POLLIN) && recv(socket_, rest, sizeof rest, 0) > 0) {
     }
@@ -106,19 +107,6 @@ class Connection {
     }
     if (error != std::errc() || length > limit_bytes) refuse(413, "The picture is too large, expected at most 64 MB.");
     return length;
-  }
-
-  static std::string reason(int status) {
-    switch (status) {
-      case 200: return "OK";
-      case 400: return "Bad Request";
-      case 404: return "Not Found";
-      case 405: return "Method Not Allowed";
-      case 411: return "Length Required";
-      case 413: return "Content Too Large";
-      case 503: return "Service Unavailable";
-      default: return "Internal Server Error";
-    }
   }
 
   int socket_;

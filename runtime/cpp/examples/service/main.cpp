@@ -51,14 +51,11 @@ Response answer(const salience::Detector& detector, Connection& connection) {
 
 // A connection with the thread that serves it.
 struct Client {
-  Client(const salience::Detector& detector, int socket) : connection(socket), thread([this, &detector] {
-    try {
-      connection.write(answer(detector, connection));
-    } catch (const std::exception& error) {
-      std::cerr << error.what() << '\n';
-    }
-    done = true;
-  }) {}
+  Client(const salience::Detector& detector, int socket)
+      : connection(socket), thread([this, &detector] {
+          connection.write(answer(detector, connection));
+          done = true;
+        }) {}
 
   Connection connection;
   std::atomic<bool> done = false;
@@ -94,11 +91,10 @@ void serve(const salience::Detector& detector, int listener) {
     pollfd ready{listener, POLLIN, 0};
     const int socket = poll(&ready, 1, 100) > 0 ? accept4(listener, nullptr, nullptr, SOCK_CLOEXEC) : -1;
     if (socket < 0) continue;
-    if (clients.size() < kConnections) {
+    if (clients.size() < kConnections)
       clients.emplace_back(detector, socket);
-    } else {
+    else
       Connection(socket).write({503, "Too many pictures at once, expected at most 32; try again.\n"});
-    }
   }
   for (const Client& client : clients) client.connection.stop();
 }

@@ -40,7 +40,8 @@ std::optional<Request> parse(const std::vector<std::string>& arguments) {
     } else if (option == "--class" && has_value) {
       request.class_name = arguments[++at];
     } else if (option == "--group" && has_value) {
-      while (at + 2 < arguments.size() && !arguments[at + 1].starts_with("--")) request.group.push_back(arguments[++at]);
+      while (at + 2 < arguments.size() && !arguments[at + 1].starts_with("--"))
+        request.group.push_back(arguments[++at]);
     } else {
       return std::nullopt;
     }

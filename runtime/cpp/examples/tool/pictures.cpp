@@ -62,7 +62,8 @@ Picture read_encoded(const std::filesystem::path& path, int channels) {
       known ? stbi_load(path.c_str(), &width, &height, &found, channels) : nullptr, stbi_image_free);
   if (!data) refuse(path, std::string("cannot be decoded (") + stbi_failure_reason() + "); is it whole?");
   const std::size_t size = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
-  return {static_cast<std::size_t>(height), static_cast<std::size_t>(width),
+  return {static_cast<std::size_t>(height),
+          static_cast<std::size_t>(width),
           {data.get(), data.get() + size * static_cast<std::size_t>(channels)}};
 #else
   refuse(path, channels == 3 ? "expected PPM, since stb is not built in." : "expected PGM, since stb is not built in.");

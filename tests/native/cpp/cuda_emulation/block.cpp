@@ -1,9 +1,12 @@
 #include "block.hpp"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -16,12 +19,14 @@ struct Barrier {
   std::size_t arrived = 0, passed = 0;
 };
 
+// A context is only for the first step onto its own stack; the others are jumps, which need no system call.
 struct Coroutine {
   ucontext_t context;
+  jmp_buf place;
   std::unique_ptr<char[]> stack{new char[stack_bytes]};
   std::array<std::array<char, widest_value>, 2> given;
   std::size_t exchanges = 0;
-  bool done = true;
+  bool started = false, done = true;
 };
 
 // One machine runs all kernels: a thread's code finds it without an argument.
@@ -29,8 +34,9 @@ struct Machine {
   Place place;
   Order order = Order::forwards;
   std::size_t block_threads = 0, running = 0, blocks = 0;
-  bool moved = false;  // whether anything happened since the threads were last gone through
-  ucontext_t scheduler;
+  unsigned most_blocks = std::numeric_limits<unsigned>::max();
+  bool moved = false;  // whether a thread came to a barrier or its end
+  jmp_buf scheduler;
   std::vector<Coroutine> coroutines;
   Barrier block_barrier;
   std::vector<Barrier> warp_barriers;
@@ -44,7 +50,7 @@ Machine& machine() {
 
 void yield() {
   Machine& all = machine();
-  swapcontext(&all.coroutines[all.running].context, &all.scheduler);
+  if (_setjmp(all.coroutines[all.running].place) == 0) _longjmp(all.scheduler, 1);
 }
 
 void wait(Barrier& barrier, std::size_t count) {
@@ -62,6 +68,7 @@ void start_thread() {
   (*all.kernel)();
   all.coroutines[all.running].done = true;
   all.moved = true;
+  _longjmp(all.scheduler, 1);
 }
 
 void make_threads() {
@@ -73,8 +80,8 @@ void make_threads() {
     getcontext(&each.context);
     each.context.uc_stack.ss_sp = each.stack.get();
     each.context.uc_stack.ss_size = stack_bytes;
-    each.context.uc_link = &all.scheduler;
-    each.done = false;
+    each.context.uc_link = nullptr;
+    each.started = each.done = false;
     each.exchanges = 0;
     makecontext(&each.context, start_thread, 0);
   }
@@ -84,30 +91,45 @@ void resume(std::size_t thread) {
   Machine& all = machine();
   all.running = thread;
   all.place.thread = Size(static_cast<unsigned>(thread), 0, 0);
-  swapcontext(&all.scheduler, &all.coroutines[thread].context);
+  if (_setjmp(all.scheduler) != 0) return;
+  if (all.coroutines[thread].started) _longjmp(all.coroutines[thread].place, 1);
+  all.coroutines[thread].started = true;
+  setcontext(&all.coroutines[thread].context);
 }
 
-// Goes once through all threads; whether one is left.
-bool turn() {
+// Runs a warp until its threads are done or wait for others; whether anything came of it.
+bool run_warp(std::size_t warp) {
   Machine& all = machine();
-  bool left = false;
-  all.moved = false;
-  for (std::size_t i = 0; i < all.block_threads; ++i) {
-    const std::size_t thread = all.order == Order::forwards ? i : all.block_threads - 1 - i;
-    if (!all.coroutines[thread].done) resume(thread);
-    left = left || !all.coroutines[thread].done;
+  bool moved = false;
+  do {
+    all.moved = false;
+    for (std::size_t thread = warp * warp_threads; thread < (warp + 1) * warp_threads; ++thread) {
+      if (!all.coroutines[thread].done) resume(thread);
+    }
+    moved = moved || all.moved;
+  } while (all.moved);
+  return moved;
+}
+
+// Each warp goes as far as it can before the next: what lacks a barrier then goes wrong.
+void run_warps() {
+  const std::size_t warps = machine().warp_barriers.size();
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (std::size_t i = 0; i < warps; ++i) {
+      moved = run_warp(machine().order == Order::forwards ? i : warps - 1 - i) || moved;
+    }
   }
-  if (left && !all.moved) {
-    std::fputs("emulation: threads wait for others that do not come.\n", stderr);
-    std::abort();
-  }
-  return left;
 }
 
 void run_block(Size block) {
   machine().place.block = block;
   make_threads();
-  while (turn()) {
+  run_warps();
+  for (const Coroutine& each : machine().coroutines) {
+    if (each.done) continue;
+    std::fputs("emulation: threads wait for others that do not come.\n", stderr);
+    std::abort();
   }
   ++machine().blocks;
 }
@@ -118,16 +140,18 @@ const Place& current() { return machine().place; }
 
 void set_order(Order order) { machine().order = order; }
 
+void set_most_blocks(unsigned most) { machine().most_blocks = most; }
+
 std::size_t blocks_run() { return machine().blocks; }
 
 void run(Size grid, Size block, const std::function<void()>& kernel) {
   Machine& all = machine();
   all.kernel = &kernel;
   all.block_threads = block.x;
-  all.place.grid = grid;
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x) run_block(Size(x, y, z));
+  all.place.grid = Size(std::min(grid.x, all.most_blocks), std::min(grid.y, all.most_blocks), grid.z);
+  for (unsigned z = 0; z < all.place.grid.z; ++z) {
+    for (unsigned y = 0; y < all.place.grid.y; ++y) {
+      for (unsigned x = 0; x < all.place.grid.x; ++x) run_block(Size(x, y, z));
     }
   }
 }

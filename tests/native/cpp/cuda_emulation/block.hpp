@@ -21,9 +21,13 @@ struct Place {
 
 const Place& current();
 
-// In which order the threads of a block are gone through between barriers: what a kernel computes must not depend on it.
+// In which order the warps of a block run: what a kernel computes must not depend on it.
 enum class Order { forwards, backwards };
 void set_order(Order order);
+
+// Grids get no more blocks than this along x and y, as if they were as large as kernels ever ask for: those must then go
+// on to what is left.
+void set_most_blocks(unsigned most);
 
 // Blocks that were run.
 std::size_t blocks_run();

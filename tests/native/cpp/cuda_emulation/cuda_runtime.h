@@ -7,7 +7,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 
 #include "block.hpp"
@@ -56,5 +55,5 @@ inline float __fdividef(float x, float y) { return x / y; }
 
 template <typename Value>
 void __stwb(Value* to, Value value) {
-  std::memcpy(to, &value, sizeof(Value));
+  *to = value;
 }
