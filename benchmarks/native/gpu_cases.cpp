@@ -54,21 +54,25 @@ std::mt19937& random_engine() {
   return engine;
 }
 
+using Change = std::function<float(float)>;
+
+float same(float x) { return x; }
+
 template <typename Value, typename Distribution>
-Shared<Value> drawn(std::int64_t count, Distribution distribution, const std::function<float(float)>& change) {
+Shared<Value> drawn(std::int64_t count, Distribution distribution, const Change& change) {
   std::vector<Value> values(static_cast<std::size_t>(count));
-  std::generate(values.begin(), values.end(), [&] { return static_cast<Value>(change(distribution(random_engine()))); });
+  for (Value& value : values) value = static_cast<Value>(change(distribution(random_engine())));
   return std::make_shared<Array<Value>>(std::move(values));
 }
 
 template <typename Value = float>
-Shared<Value> normal(std::int64_t count, float scale = 1.0f, const std::function<float(float)>& change = [](float x) { return x; }) {
+Shared<Value> normal(std::int64_t count, float scale = 1.0f, const Change& change = same) {
   return drawn<Value>(count, std::normal_distribution<float>(0.0f, scale), change);
 }
 
 template <typename Value = float>
 Shared<Value> share(std::int64_t count) {
-  return drawn<Value>(count, std::uniform_real_distribution<float>(0.0f, 1.0f), [](float x) { return x; });
+  return drawn<Value>(count, std::uniform_real_distribution<float>(0.0f, 1.0f), same);
 }
 
 template <typename Value = float>
@@ -118,13 +122,16 @@ Case maxout_fusion(std::int64_t batch, std::int64_t pixels) {
   Case found{sizeof(Value) == 2 ? "MaxoutFusion, fp16" : "MaxoutFusion", text({scales, batch, pixels}),
              (scales + 1) * fused->bytes(), sizeof(Value) == 2 ? 1e-3 : 6e-7};
   found.run_on_cpu = [=] { run(fill(MaxoutFusion<Value>{}, Place::host), Threads{}); };
-  found.launch = [=](cudaStream_t stream) { return launch(fill(MaxoutFusion<OnDevice<Value>>{}, Place::device), stream); };
+  found.launch = [=](cudaStream_t stream) {
+    return launch(fill(MaxoutFusion<OnDevice<Value>>{}, Place::device), stream);
+  };
   look_at<Value>(found, {fused});
   return found;
 }
 
 template <typename Value>
-Case pixel_shuffle_concat(const std::vector<std::int64_t>& strides, std::int64_t channels, std::int64_t height, std::int64_t width) {
+Case pixel_shuffle_concat(const std::vector<std::int64_t>& strides, std::int64_t channels, std::int64_t height,
+                          std::int64_t width) {
   const std::int64_t size = channels * height * width, levels = static_cast<std::int64_t>(strides.size());
   std::vector<Shared<Value>> maps;
   // Whole numbers, which fit any type.
@@ -183,8 +190,8 @@ Case centred_norm(std::int64_t batch, std::int64_t rank, std::int64_t pixels) {
   const auto fill = [=](Place place) {
     return CentredNorm{rows->at(place), centred->at(place), norm->at(place), means->at(place), batch, rank, pixels};
   };
-  // Sums of `rank` squares in single precision.
-  Case found{"CentredNorm", text({batch, rank, pixels}), 3 * rows->bytes() + norm->bytes(), 1e-6 * static_cast<double>(rank + 4)};
+  const double rounding = 1e-6 * static_cast<double>(rank + 4);  // of sums of `rank` squares in single precision
+  Case found{"CentredNorm", text({batch, rank, pixels}), 3 * rows->bytes() + norm->bytes(), rounding};
   found.run_on_cpu = [=] { run(fill(Place::host), Threads{}); };
   found.launch = [=](cudaStream_t stream) { return launch(fill(Place::device), stream); };
   look_at<float>(found, {centred, norm});
@@ -203,7 +210,8 @@ Case anchor_distance(std::int64_t batch, std::int64_t rank, std::int64_t pixels)
   const auto embedding = changed(normal(batch * rank * pixels), [&](float* rows) {
     run(CentredNorm{rows, rows, squares.data(), means.data(), batch, rank, pixels}, Threads{});
   });
-  const auto norm = std::make_shared<Array<float>>(squares), prior = share(batch * pixels), next = zeros(batch * pixels);
+  const auto norm = std::make_shared<Array<float>>(squares);
+  const auto prior = share(batch * pixels), next = zeros(batch * pixels);
   const auto salient = changed(share(batch * pixels), [&](float* values) {
     if (batch > 1) std::fill(values + pixels, values + 2 * pixels, 0.0f);
   });
@@ -239,9 +247,10 @@ DeviceMemory device_memory(std::size_t bytes) {
 }
 
 std::vector<std::function<Case()>> all_cases() {
+  using Sizes = std::pair<std::int64_t, std::int64_t>;
   const float none = std::numeric_limits<float>::infinity();
   std::vector<std::function<Case()>> found;
-  for (const auto& [batch, pixels] : {std::pair<std::int64_t, std::int64_t>{8, 224 * 224}, {3, 333 * 251}, {8, 2048 * 2048}}) {
+  for (const auto& [batch, pixels] : {Sizes{8, 224 * 224}, {3, 333 * 251}, {8, 2048 * 2048}}) {
     found.push_back([=] { return maxout_fusion<float>(batch, pixels); });
     found.push_back([=] { return maxout_fusion<Half>(batch, pixels); });
   }
@@ -254,8 +263,8 @@ std::vector<std::function<Case()>> all_cases() {
     found.push_back([=] { return clip_backward("ReluBackward", count, none); });
     found.push_back([=] { return clip_backward("ClipBackward", count, 6.0f); });
   }
-  for (const std::int64_t width : {112, 113, 512}) found.push_back([=] { return pool_relu_backward(64, width, width); });
-  for (const auto& [batch, pixels] : {std::pair<std::int64_t, std::int64_t>{1, 224 * 224}, {2, 10'001}, {8, 224 * 224}}) {
+  for (const std::int64_t side : {112, 113, 512}) found.push_back([=] { return pool_relu_backward(64, side, side); });
+  for (const auto& [batch, pixels] : {Sizes{1, 224 * 224}, {2, 10'001}, {8, 224 * 224}}) {
     found.push_back([=] { return centred_norm(batch, 320, pixels); });
     found.push_back([=] { return anchor_distance(batch, 320, pixels); });
   }

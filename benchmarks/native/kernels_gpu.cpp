@@ -3,8 +3,8 @@
 //
 // CMake builds it with SALIENCE_CUDA; where there is only nvcc, from the repository's root:
 //
-//   kernels="runtime/kernels/*.cu $(ls runtime/kernels/*.cpp | grep -v -e onnxruntime -e tensorrt)"
-//   nvcc -std=c++20 -O3 -arch=native -DSALIENCE_SET=baseline -Iruntime/kernels -o kernels_gpu benchmarks/native/*.cpp $kernels
+//   sources="benchmarks/native/*.cpp runtime/kernels/*.cu $(ls runtime/kernels/*.cpp | grep -v -e onnx -e tensorrt)"
+//   nvcc -std=c++20 -O3 -arch=native -DSALIENCE_SET=baseline -Iruntime/kernels -o kernels_gpu $sources
 //
 // It ends with 0, with 1 where a result differs, and with 77 where there is no GPU.
 #include <cstdio>

@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(block_threads)
     region_sizes(sums, sizes);
     const bool mostly_salient = sizes[salient_sum] > sizes[other_sum];
     const double salient = at_least(sizes[salient_sum], 1e-6), other = at_least(sizes[other_sum], 1e-6);
-    const double square = find_anchor(sums, mostly_salient, (mostly_salient ? -1.0 : 1.0) / salient, anchors + n * rank);
+    const double scale = (mostly_salient ? -1.0 : 1.0) / salient;
+    const double square = find_anchor(sums, mostly_salient, scale, anchors + n * rank);
     if (threadIdx.x != 0) continue;
     const double ratio = salient / other;
     const bool usable = sizes[salient_sum] > 0.0 && sizes[other_sum] > 0.0;
@@ -109,8 +110,8 @@ __device__ float likelihood(const Comparison& found, float product, float norm, 
 }
 
 template <int lanes>
-__device__ void compare_tile(const AnchorDistanceOnDevice& distance, const Comparison* comparisons, const float* anchors,
-                             const TilePlace& tile) {
+__device__ void compare_tile(const AnchorDistanceOnDevice& distance, const Comparison* comparisons,
+                             const float* anchors, const TilePlace& tile) {
   const AnchorDistance& operation = distance.operation;
   const std::int64_t rank = operation.rank, pixels = operation.pixels;
   const Comparison found = comparisons[tile.n];
@@ -129,7 +130,8 @@ __device__ void compare_tile(const AnchorDistanceOnDevice& distance, const Compa
 
 template <int lanes>
 __global__ void __launch_bounds__(block_threads)
-    compare(const __grid_constant__ AnchorDistanceOnDevice distance, const Comparison* comparisons, const float* anchors) {
+    compare(const __grid_constant__ AnchorDistanceOnDevice distance, const Comparison* comparisons,
+            const float* anchors) {
   const std::int64_t pixels = distance.operation.pixels, tiles = parts(pixels, tile_pixels<lanes>);
   for (std::int64_t i = blockIdx.x; i < distance.operation.batch * tiles; i += gridDim.x) {
     compare_tile<lanes>(distance, comparisons, anchors, tile_place<lanes>(i, pixels));

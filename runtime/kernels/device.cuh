@@ -62,8 +62,12 @@ __device__ inline std::int64_t threads_of_grid() { return static_cast<std::int64
 // As many as a grid should have along an axis, and may have along each; kernels stride on where there is more to do.
 constexpr std::int64_t most_blocks = 65535;
 
-__host__ __device__ constexpr std::int64_t parts(std::int64_t whole, std::int64_t part) { return (whole + part - 1) / part; }
-constexpr unsigned blocks(std::int64_t wanted) { return static_cast<unsigned>(wanted < most_blocks ? wanted : most_blocks); }
+__host__ __device__ constexpr std::int64_t parts(std::int64_t whole, std::int64_t part) {
+  return (whole + part - 1) / part;
+}
+constexpr unsigned blocks(std::int64_t wanted) {
+  return static_cast<unsigned>(wanted < most_blocks ? wanted : most_blocks);
+}
 
 // Puts `kernel` on the stream, with blocks of `block_threads`; a grid without blocks is nothing to do.
 template <typename... Parameters>

@@ -94,8 +94,9 @@ std::vector<const OrtCustomOp*> cuda_operators() {
   constexpr auto half = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
   return {instance<Cuda, MaxoutFusionNode<float>>(), instance<Cuda, MaxoutFusionNode<__half>, half>(),
           instance<Cuda, SubpixelConcatNode<float>>(), instance<Cuda, SubpixelConcatNode<std::uint16_t>, half>(),
-          instance<Cuda, ReluBackwardNode>(), instance<Cuda, ClipBackwardNode>(), instance<Cuda, PoolReluBackwardNode>(),
-          instance<Cuda, AnchorDistanceOnDeviceNode>(), instance<Cuda, CentredNormNode>()};
+          instance<Cuda, ReluBackwardNode>(), instance<Cuda, ClipBackwardNode>(),
+          instance<Cuda, PoolReluBackwardNode>(), instance<Cuda, AnchorDistanceOnDeviceNode>(),
+          instance<Cuda, CentredNormNode>()};
 }
 
 }  // namespace salience::kernels

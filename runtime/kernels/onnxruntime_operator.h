@@ -21,8 +21,8 @@ OrtStatusPtr status_of(const Call& call) {
   }
 }
 
-// `Provider` has: `name`, ONNX Runtime's; a constructor that takes the node's OrtKernelInfo; `execute`, which takes what
-// the node makes of its inputs and outputs, and the context that they come from.
+// `Provider` has: `name`, ONNX Runtime's; a constructor that takes the node's OrtKernelInfo; `execute`, which takes
+// what the node makes of its inputs and outputs, and the context that they come from.
 template <typename Provider, typename Node>
 struct Kernel {
   explicit Kernel(const OrtKernelInfo* info) : provider(info), node(Ort::ConstKernelInfo(info)) {}

@@ -12,7 +12,8 @@ constexpr std::size_t most_batches = 64;
 // The threads of the session that runs the node.
 Threads threads_of(const Ort::KernelContext& context) {
   const auto run = [](void* host, Threads::Task task, std::size_t count, void* data) {
-    static_cast<const Ort::KernelContext*>(host)->ParallelFor(task, count, count < most_batches ? count : most_batches, data);
+    const std::size_t batches = count < most_batches ? count : most_batches;
+    static_cast<const Ort::KernelContext*>(host)->ParallelFor(task, count, batches, data);
   };
   return {run, const_cast<Ort::KernelContext*>(&context)};
 }
@@ -71,7 +72,10 @@ void add_operators(OrtSessionOptions* options) {
 
 OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
-  if (!api) return base->GetApi(1)->CreateStatus(ORT_FAIL, "salience: this ONNX Runtime is older than the kernels were built for; update it.");
+  if (!api) {
+    return base->GetApi(1)->CreateStatus(
+        ORT_FAIL, "salience: this ONNX Runtime is older than the kernels were built for; update it.");
+  }
   Ort::InitApi(api);
   return salience::kernels::status_of([&] { salience::kernels::add_operators(options); });
 }

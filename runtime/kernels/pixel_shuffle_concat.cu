@@ -118,7 +118,8 @@ Level<Value> level_of(const PixelShuffleConcat<Value>& shuffle, std::int64_t k) 
   const bool fits = stride * area <= most, whole = fits && area % lanes != 0;
   const std::int64_t columns = fits ? area : most / stride / lanes * lanes;
   const bool wide = is_aligned(shuffle.maps[k]) && (whole ? stride * area : area) % lanes == 0;
-  return {shuffle.maps[k], area, parts(area, columns), static_cast<int>(stride), static_cast<int>(columns), whole, wide};
+  const int few = static_cast<int>(stride), side = static_cast<int>(columns);
+  return {shuffle.maps[k], area, parts(area, columns), few, side, whole, wide};
 }
 
 template <typename Value>
@@ -141,7 +142,9 @@ cudaError_t launch_any(const PixelShuffleConcat<Value>& shuffle, cudaStream_t st
 
 }  // namespace
 
-cudaError_t launch(const PixelShuffleConcat<float>& shuffle, cudaStream_t stream) { return launch_any(shuffle, stream); }
+cudaError_t launch(const PixelShuffleConcat<float>& shuffle, cudaStream_t stream) {
+  return launch_any(shuffle, stream);
+}
 
 cudaError_t launch(const PixelShuffleConcat<std::uint16_t>& shuffle, cudaStream_t stream) {
   return launch_any(shuffle, stream);

@@ -19,7 +19,8 @@ using namespace nvinfer1;
 constexpr const char *plugin_version = "1", *plugin_namespace = "salience";
 
 template <typename Value>
-constexpr PluginFieldType field_type = std::is_same_v<Value, float> ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32;
+constexpr PluginFieldType field_type =
+    std::is_same_v<Value, float> ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32;
 
 template <typename Operation>
 std::vector<PluginField> fields_of(const Operation& operation) {
@@ -98,8 +99,8 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
     return 0;
   }
 
-  std::int32_t getOutputShapes(const DimsExprs* given, std::int32_t inputs, const DimsExprs*, std::int32_t, DimsExprs* found,
-                               std::int32_t outputs, IExprBuilder& builder) noexcept override {
+  std::int32_t getOutputShapes(const DimsExprs* given, std::int32_t inputs, const DimsExprs*, std::int32_t,
+                               DimsExprs* found, std::int32_t outputs, IExprBuilder& builder) noexcept override {
     if (inputs != Operation::inputs || outputs != Operation::outputs) return 1;
     operation_.find_shapes(given, found, Expressions{builder});
     return 0;

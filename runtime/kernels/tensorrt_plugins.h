@@ -1,7 +1,8 @@
 // The operators of the domain `salience` as TensorRT plugins (IPluginV3) of version "1" and namespace "salience".
 //
-// A builder or runtime loads them with `getPluginRegistry().loadLibrary(path)`. ONNX's parser takes a plugin in place of
-// a node's function body where the node has the attribute `plugin_namespace = "salience"`.
+// A builder or runtime loads them with `getPluginRegistry().loadLibrary(path)`. The ONNX parser takes a plugin in place
+// of a node's function body where the node has the attribute `plugin_namespace = "salience"`. TensorRT-RTX has no
+// plugins: it reads the body.
 #pragma once
 
 #include <NvInfer.h>

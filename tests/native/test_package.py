@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,15 +98,13 @@ def test_tool_makes_pythons_map(tool: Path, picture: Path, expected: NDArray[np.
     assert_alike(np.asarray(Image.open(tmp_path / "map.pgm")), expected)
 
 
-def test_tool_promotes(tool: Path, picture: Path, tmp_path: Path, bundle_of: object) -> None:
-    assert callable(bundle_of)
-    bundle = bundle_of("lps")
+def test_tool_promotes(tool: Path, picture: Path, tmp_path: Path, bundle_of: Callable[[str], Path]) -> None:
     prior = np.zeros((9, 12), dtype=np.uint8)
     prior[3:6, 4:8] = 200
     Image.fromarray(prior).save(tmp_path / "prior.pgm")
-    run(tool, bundle, picture, "--prior", tmp_path / "prior.pgm", tmp_path / "map.pgm")
-    detector = load(bundle, backend="onnxruntime", device="cpu")
-    promoted = detector.promote(picture, tmp_path / "prior.pgm")  # type: ignore[attr-defined]
+    run(tool, bundle_of("lps"), picture, "--prior", tmp_path / "prior.pgm", tmp_path / "map.pgm")
+    detector = load(bundle_of("lps"), backend="onnxruntime", device="cpu")
+    promoted = detector.promote(np.asarray(Image.open(picture)), prior)  # type: ignore[attr-defined]
     assert_alike(np.asarray(Image.open(tmp_path / "map.pgm")), promoted.grey())
 
 

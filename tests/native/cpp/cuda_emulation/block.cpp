@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -13,7 +14,7 @@
 namespace emulation {
 namespace {
 
-constexpr std::size_t warp_threads = 32, stack_bytes = 1 << 17, widest_value = 8;
+constexpr std::size_t warp_threads = 32, stack_bytes = 1 << 17;
 
 struct Barrier {
   std::size_t arrived = 0, passed = 0;
@@ -24,7 +25,7 @@ struct Coroutine {
   ucontext_t context;
   jmp_buf place;
   std::unique_ptr<char[]> stack{new char[stack_bytes]};
-  std::array<std::array<char, widest_value>, 2> given;
+  std::array<std::array<char, widest_exchange>, 2> given;
   std::size_t exchanges = 0;
   bool started = false, done = true;
 };

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <array>
-#include <cstdint>
-#include <cstring>
+#include <cstddef>
 #include <functional>
 
 namespace emulation {
@@ -11,7 +10,8 @@ namespace emulation {
 struct Size {
   unsigned x = 1, y = 1, z = 1;
 
-  constexpr Size(unsigned along_x = 1, unsigned along_y = 1, unsigned along_z = 1) : x(along_x), y(along_y), z(along_z) {}
+  constexpr Size(unsigned along_x = 1, unsigned along_y = 1, unsigned along_z = 1)
+      : x(along_x), y(along_y), z(along_z) {}
 };
 
 // Where the code that runs is in its grid.
@@ -25,8 +25,8 @@ const Place& current();
 enum class Order { forwards, backwards };
 void set_order(Order order);
 
-// Grids get no more blocks than this along x and y, as if they were as large as kernels ever ask for: those must then go
-// on to what is left.
+// Grids get no more blocks than this along x and y, as if there were more to do than any grid has blocks for: kernels
+// must then go on to what is left.
 void set_most_blocks(unsigned most);
 
 // Blocks that were run.
@@ -37,11 +37,14 @@ void run(Size grid, Size block, const std::function<void()>& kernel);
 
 void wait_for_block();
 
+constexpr std::size_t widest_exchange = 8;
+
 // Hands `mine` to the other threads of the warp; returns what the one has whose lane is mine xor `apart`.
 void exchange_bytes(void* mine, std::size_t size, int apart);
 
 template <std::size_t size>
 std::array<char, size> exchange(std::array<char, size> mine, int apart) {
+  static_assert(size <= widest_exchange);
   exchange_bytes(mine.data(), size, apart);
   return mine;
 }

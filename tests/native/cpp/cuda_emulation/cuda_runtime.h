@@ -38,7 +38,8 @@ struct cudaLaunchConfig_t {
 };
 
 template <typename... Parameters, typename... Arguments>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments&&... arguments) {
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
   emulation::run(config->gridDim, config->blockDim, [&] { kernel(arguments...); });
   return cudaSuccess;
 }
