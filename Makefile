@@ -8,8 +8,9 @@ ENGINES = onnxruntime openvino $(shell $(BIN)/python -c "from importlib.util imp
 LINTED := src src/salience/export src/salience/runtime src/salience/training tests benchmarks
 
 # The native build needs ONNX Runtime's wheel alone, not the 7 GB of the whole environment.
+JOBS := $(shell getconf _NPROCESSORS_ONLN)
 NATIVE_PYTHON := build/venv/bin/python
-NATIVE = cmake --preset $(1) -DPython3_EXECUTABLE=$(CURDIR)/$(NATIVE_PYTHON) && cmake --build --preset $(1) --parallel
+NATIVE = cmake --preset $(1) -DPython3_EXECUTABLE=$(CURDIR)/$(NATIVE_PYTHON) && cmake --build --preset $(1) --parallel $(JOBS)
 FUZZ_SECONDS ?= 600
 
 .PHONY: quickstart test test-all lint format default-bundle native native-cuda sanitize fuzz clean

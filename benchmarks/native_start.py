@@ -2,18 +2,16 @@
 
     python -m benchmarks.native_start --tool build/tool/salience-map --kernels LIBRARY --json FILE
 
-The tool is `runtime/cpp/examples/tool`, built against an installed package. Both sides open the same bundle of random
-weights, check its files, read the same PPM picture and write its map; `lps` also reads a prior, `gicd` gets a group of
-three. The processes take turns.
+The tool is `runtime/cpp/examples/tool`, built against an installed package where `stb_image.h` is (libstb-dev). Both
+sides open the same bundle of random weights, check its files, read the same PNG picture and write its map; `lps` also
+reads a prior, `gicd` gets a group of three. The processes take turns.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from PIL import Image
@@ -39,6 +37,15 @@ else:
     found = detector.predict(pictures[0])
 found.save(output)
 """
+# A small process between: the peak memory of a child counts that of its parent at the time it was made.
+_WATCH = """
+import os, sys, time
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(child, 0)
+print(time.perf_counter() - start, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 class StartRow(Row):
@@ -54,24 +61,21 @@ class StartRow(Row):
 
 def run_process(command: list[str]) -> tuple[float, int]:
     """Seconds and peak resident bytes of a process; raises where it fails."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:  # noqa: S603
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise RuntimeError(f"{command[0]}: exit code {child.returncode}")
-    return seconds, usage.ru_maxrss * 1024
+    done = subprocess.run([sys.executable, "-S", "-c", _WATCH, *command], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip()}")
+    seconds, kilobytes = done.stdout.split()[-2:]
+    return float(seconds), int(kilobytes) * 1024
 
 
 def commands(bundle: Path, method: str, tool: Path, kernels: Path, folder: Path) -> dict[str, list[str]]:
     """The same work on both sides."""
-    pictures = [str(folder / f"{name}.ppm") for name in ("astronaut", "chelsea", "coffee")]
+    pictures = [str(folder / f"{name}.png") for name in ("astronaut", "chelsea", "coffee")]
     pictures = pictures if method == "gicd" else pictures[:1]
-    prior = str(folder / "prior.pgm") if method == "lps" else ""
+    prior = str(folder / "prior.png") if method == "lps" else ""
     extra = (["--prior", prior] if prior else []) + (["--group", *pictures[1:]] if len(pictures) > 1 else [])
     return {
-        "cpp": [str(tool), str(bundle), pictures[0], *extra, str(folder / "cpp.pgm")],
+        "cpp": [str(tool), str(bundle), pictures[0], *extra, str(folder / "cpp.png")],
         "python": [
             sys.executable,
             "-c",
@@ -111,8 +115,8 @@ def measure(method: str, tool: Path, kernels: Path, folder: Path, rounds: int) -
 def write_pictures(folder: Path) -> None:
     """Three photographs, and a prior for the first."""
     for name in ("astronaut", "chelsea", "coffee"):
-        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.ppm")
-    Image.fromarray(data.astronaut()).convert("L").save(folder / "prior.pgm")
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    Image.fromarray(data.astronaut()).convert("L").save(folder / "prior.png")
 
 
 def main() -> None:

@@ -231,14 +231,15 @@ def _candidates(
         ("onnxruntime", cpu),
         ("openvino", cpu),
     ]
-    return [
+    found = [
         (
             name,
             EngineOptions(device=where, threads=threads, provider=provider if name == "onnxruntime" else None),
         )
-        for name, where in order
+        for name, where in dict.fromkeys(order)
         if backend in ("auto", name) and device in ("auto", where)
-    ] or [(backend, EngineOptions(device=device, threads=threads, provider=provider))]
+    ]
+    return found or [(backend, EngineOptions(device=device, threads=threads, provider=provider))]
 
 
 def _fastest_first(

@@ -56,15 +56,19 @@ std::vector<const OrtCustomOp*> cpu_operators() {
           instance<Cpu, AnchorDistanceNode>(), instance<Cpu, CentredNormNode>()};
 }
 
-void add_operators(OrtSessionOptions* options) {
+OrtCustomOpDomain* new_domain() {
   Ort::CustomOpDomain operators(domain);
   for (const OrtCustomOp* each : cpu_operators()) operators.Add(each);
 #ifdef SALIENCE_CUDA
   for (const OrtCustomOp* each : cuda_operators()) operators.Add(each);
 #endif
-  Ort::UnownedSessionOptions(options).Add(operators);
-  // A session reads its domains for as long as it lives, and no one says when the last one ends.
-  static_cast<void>(operators.release());
+  return operators.release();
+}
+
+void add_operators(OrtSessionOptions* options) {
+  // One for all sessions, each of which reads it for as long as it lives; no one says when the last one ends.
+  static OrtCustomOpDomain* const operators = new_domain();
+  Ort::ThrowOnError(Ort::GetApi().AddCustomOpDomain(options, operators));
 }
 
 }  // namespace

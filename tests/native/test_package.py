@@ -167,6 +167,17 @@ def test_service_refuses(service: str, method: str, path: str, length: str | Non
     connection.close()
 
 
+def test_readmes_example_compiles(installed: Path, repository: Path, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```cpp\n(.*?)```", (repository / "README.md").read_text(), flags=re.DOTALL)
+    include, *rest = block.strip().splitlines()
+    given = "const unsigned char* pixels, std::size_t height, std::size_t width"
+    program = tmp_path / "main.cpp"
+    program.write_text(f"{include}\nvoid serve({given}) {{\n" + "\n".join(rest) + "\n}\n")
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    assert compiler
+    run(compiler, "-std=c++20", "-fsyntax-only", "-Wall", "-Wno-unused-value", f"-I{installed / 'include'}", program)
+
+
 def test_c_program_by_pkg_config(installed: Path, tmp_path: Path) -> None:
     compiler = os.environ.get("CC") or shutil.which("cc")
     if not shutil.which("pkg-config") or not compiler:

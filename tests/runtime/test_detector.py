@@ -1,5 +1,6 @@
 """`load` and `predict`: whatever the source, one map of the picture's size; whatever the request, that or an error."""
 
+import hashlib
 import io
 import json
 import logging
@@ -28,6 +29,7 @@ from salience.runtime import (
 )
 from salience.runtime.backends.engine import EngineOptions
 from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
+from salience.runtime.bundle import DEFAULT_BUNDLE
 from salience.runtime.methods import METHODS
 
 Photos = dict[str, NDArray[np.uint8]]
@@ -303,3 +305,15 @@ def test_an_engine_that_fails_to_load_is_passed_over_only_where_nothing_was_chos
         load(bundle, backend="onnxruntime", device="cpu")
     assert load(bundle).backend.startswith("openvino")
     assert any("broken kernel" in record.getMessage() for record in caplog.records)
+
+
+def test_a_graph_that_no_engine_reads_is_an_engine_error(tmp_path: Path) -> None:
+    bundle = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (name,) = manifest["graphs"]["saliency"]["files"].values()
+    (bundle / name).write_bytes(b"no graph")
+    manifest["files"][name] = {"sha256": hashlib.sha256(b"no graph").hexdigest(), "bytes": 8}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(EngineError, match=r"onnxruntime: cannot load saliency\..*onnx") as caught:
+        load(bundle, backend="onnxruntime", device="cpu")
+    assert type(caught.value) is EngineError
