@@ -8,6 +8,8 @@
 find_package(onnxruntime CONFIG QUIET)
 if(TARGET onnxruntime::onnxruntime)
   get_target_property(OnnxRuntime_LIBRARY onnxruntime::onnxruntime LOCATION)
+  get_target_property(_includes onnxruntime::onnxruntime INTERFACE_INCLUDE_DIRECTORIES)
+  find_path(ONNXRUNTIME_INCLUDE_DIR onnxruntime_cxx_api.h HINTS ${_includes} PATH_SUFFIXES onnxruntime REQUIRED)
   set(OnnxRuntime_FOUND TRUE)
   return()
 endif()

@@ -175,15 +175,7 @@ def load(
     # ONNX Runtime is always needed, for the graphs before and after the network.
     OnnxRuntimeEngine.require(EngineOptions())
     check_backend(kernels, backend)
-    candidates = [
-        (
-            name,
-            replace(options, kernels=kernel_library(kernels, on_gpu=options.on_gpu))
-            if name == "onnxruntime"
-            else options,
-        )
-        for name, options in _candidates(backend, device, threads, provider)
-    ]
+    candidates = _with_kernels(_candidates(backend, device, threads, provider), kernels)
     engines = _open_engines(opened, detector_type.graphs, chosen, candidates)
     detector: Detector = detector_type(opened, engines, chosen, threads)
     return detector
@@ -240,6 +232,15 @@ def _candidates(
         if backend in ("auto", name) and device in ("auto", where)
     ]
     return found or [(backend, EngineOptions(device=device, threads=threads, provider=provider))]
+
+
+def _with_kernels(candidates: Sequence[tuple[str, EngineOptions]], kernels: Kernels) -> list[tuple[str, EngineOptions]]:
+    """The candidates, those of ONNX Runtime with the library of kernels."""
+
+    def added(options: EngineOptions) -> EngineOptions:
+        return replace(options, kernels=kernel_library(kernels, on_gpu=options.on_gpu))
+
+    return [(name, added(options) if name == "onnxruntime" else options) for name, options in candidates]
 
 
 def _fastest_first(
