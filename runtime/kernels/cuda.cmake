@@ -5,7 +5,7 @@ foreach(operator IN LISTS operators)
   target_sources(salience_kernels_cuda PRIVATE ${operator}.cu)
 endforeach()
 set_target_properties(salience_kernels_cuda PROPERTIES
-  CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
+  CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
 # Not -Wpedantic: what nvcc gives to the host's compiler has line marks of its own.
 target_compile_options(salience_kernels_cuda PRIVATE
   --Werror=all-warnings "SHELL:-Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow,-Werror")
