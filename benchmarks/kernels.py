@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import TensorProto
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +29,7 @@ from benchmarks.networks import write_bundle, write_checkpoint
 from benchmarks.peers import TorchForms
 from benchmarks.run_record import Row, Run
 from benchmarks.turns import take_turns
-from salience.export.operators import DOMAIN, attach_functions
-from salience.export.opset import IR_VERSION, OPSET
+from salience.export.operators import model_of_node
 from salience.runtime import load
 from salience.runtime.backends.engine import available_cores
 from salience.runtime.backends.onnxrt import CONFIG
@@ -77,15 +74,7 @@ class Case:
 
     def model(self) -> bytes:
         """A graph of the one node, with its body."""
-        names = [f"out{number}" for number in range(self.outputs)]
-        node = onnx.helper.make_node(self.operator, list(self.inputs), names, domain=DOMAIN, **self.attributes)
-        given = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in self.inputs.items()]
-        found = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names]
-        graph = onnx.helper.make_graph([node], self.operator, given, found)
-        model = onnx.helper.make_model(
-            graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
-        )
-        attach_functions(model)
+        model = model_of_node(self.operator, self.inputs, self.attributes, outputs=self.outputs)
         return bytes(model.SerializeToString())
 
 

@@ -4,15 +4,17 @@ A runtime that has a fused kernel puts it in the node's place; any other runs th
 ONNX function, so one file serves both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx.parser
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor
 
-from .opset import OPSET
+from .opset import IR_VERSION, OPSET
 
 DOMAIN = "salience"
 DOMAIN_VERSION = 1
@@ -211,6 +213,21 @@ def centred_norm_node(rows: Tensor) -> tuple[Tensor, Tensor]:
         version=DOMAIN_VERSION,
     )
     return centred, norm
+
+
+def model_of_node(
+    operator: str, inputs: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], *, outputs: int = 1
+) -> ModelProto:
+    """One node with its body as a model that takes `inputs` and gives `out0`, `out1`, ..., all of one type."""
+    names = [f"out{number}" for number in range(outputs)]
+    node = onnx.helper.make_node(operator, list(inputs), names, domain=DOMAIN, **attributes)
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
+    given = [onnx.helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in inputs.items()]
+    found = [onnx.helper.make_tensor_value_info(name, next(iter(kinds.values())), None) for name in names]
+    graph = onnx.helper.make_graph([node], operator, given, found)
+    model = onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    attach_functions(model)
+    return model
 
 
 def attach_functions(model: ModelProto) -> None:

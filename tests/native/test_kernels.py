@@ -1,7 +1,7 @@
 """The fused kernels in ONNX Runtime, beside the function bodies that they replace."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from salience.export.operators import DOMAIN, attach_functions
+from salience.export.operators import DOMAIN, attach_functions, model_of_node
 from salience.export.opset import IR_VERSION, OPSET
 from salience.runtime import BackendUnavailableError, EngineError, load
 from salience.runtime.bundle import DEFAULT_BUNDLE
@@ -20,19 +20,6 @@ from salience.runtime.native import kernel_library as chosen_library
 onnxruntime = pytest.importorskip("onnxruntime")
 Arrays = dict[str, NDArray[Any]]
 STRIDES = [f"stride{k}" for k in range(1, 6)]
-
-
-def model_of(operator: str, inputs: Arrays, outputs: int, attributes: Mapping[str, Any]) -> onnx.ModelProto:
-    """One node of the domain with its body."""
-    names = [f"out{number}" for number in range(outputs)]
-    node = onnx.helper.make_node(operator, list(inputs), names, domain=DOMAIN, **attributes)
-    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
-    given = [onnx.helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in inputs.items()]
-    found = [onnx.helper.make_tensor_value_info(name, next(iter(kinds.values())), None) for name in names]
-    graph = onnx.helper.make_graph([node], operator, given, found)
-    model = onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-    attach_functions(model)
-    return model
 
 
 def run(model: onnx.ModelProto, inputs: Arrays, kernels: Path | None, profile: Path | None = None) -> list[Any]:
@@ -115,7 +102,7 @@ CASES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_kernel_gives_what_its_body_gives(kernel_library: Path, tmp_path: Path, case: str) -> None:
     operator, inputs, outputs, attributes = CASES[case]()
-    model = model_of(operator, inputs, outputs, attributes)
+    model = model_of_node(operator, inputs, attributes, outputs=outputs)
     expected = run(model, inputs, None)
     found = run(model, inputs, kernel_library, tmp_path / "profile")
     # The kernel is what ran: the profile knows it by the operator's name, and none of the body's nodes.
@@ -162,7 +149,7 @@ def test_senseless_sizes_are_refused_in_a_sentence(
     kernel_library: Path, operator: str, shapes: list[tuple[int, ...]], attributes: dict[str, float], message: str
 ) -> None:
     inputs: Arrays = {f"in{k}": np.zeros(shape, np.float32) for k, shape in enumerate(shapes)}
-    model = model_of(operator, inputs, 2 if operator == "CentredNorm" else 1, attributes)
+    model = model_of_node(operator, inputs, attributes, outputs=2 if operator == "CentredNorm" else 1)
     for value in model.graph.input:  # shapes unknown to the model, so that the kernel is the first to see them
         kind = value.type.tensor_type.elem_type
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind or TensorProto.FLOAT, None))
