@@ -23,7 +23,15 @@ void interleave(const Value* __restrict even, const Value* __restrict odd, std::
   }
 }
 
-// woven[x * streams + j] = first[j * step + x] for x < count. Powers of two are halved: those of even and of odd j are
+// woven[x * streams + j] = first[j * step + x] for x < count.
+template <typename Value>
+void gather(const Value* first, std::int64_t step, std::int64_t streams, std::int64_t count, Value* woven) {
+  for (std::int64_t x = 0; x < count; ++x) {
+    for (std::int64_t j = 0; j < streams; ++j) woven[x * streams + j] = first[j * step + x];
+  }
+}
+
+// As `gather`. Powers of two are halved: those of even and of odd j are
 // woven each, then interleaved, which vectors are good at. `space` is for 2 * streams * count elements.
 template <typename Value>
 void weave(const Value* first, std::int64_t step, std::int64_t streams, std::int64_t count, Value* woven, Value* space) {
@@ -35,29 +43,27 @@ void weave(const Value* first, std::int64_t step, std::int64_t streams, std::int
     weave(first + step, 2 * step, streams / 2, count, space + half, space + 2 * half);
     return interleave(space, space + half, half, woven);
   }
-  for (std::int64_t x = 0; x < count; ++x) {
-    for (std::int64_t j = 0; j < streams; ++j) woven[x * streams + j] = first[j * step + x];
-  }
+  gather(first, step, streams, count, woven);
 }
 
 // One channel of one level: `map` (stride, stride, height, width) becomes `found` (height * stride, width * stride).
 template <typename Value>
 void shuffle_channel(const Value* map, std::int64_t stride, std::int64_t height, std::int64_t width, Value* found) {
-  const std::int64_t plane = height * width, row = width * stride, most = row < block ? block / row : 1;
+  const std::int64_t plane = height * width, row = width * stride;
+  if (plane == 0) return;
+  const std::int64_t most = row < block ? block / row : 1;
   Value woven[block], space[2 * block];
   for (std::int64_t i = 0; i < stride; ++i) {
     for (std::int64_t y = 0; y < height; y += most) {
       const Value* first = map + i * stride * plane + y * width;
+      if (row > block) {
+        gather(first, plane, stride, width, found + (y * stride + i) * row);
+        continue;
+      }
       const std::int64_t rows = smaller(most, height - y);
-      if (row <= block) {
-        weave(first, plane, stride, rows * width, woven, space);
-        for (std::int64_t each = 0; each < rows; ++each) {
-          copy(woven + each * row, row, found + ((y + each) * stride + i) * row);
-        }
-      } else {
-        for (std::int64_t x = 0; x < width; ++x) {
-          for (std::int64_t j = 0; j < stride; ++j) found[(y * stride + i) * row + x * stride + j] = first[j * plane + x];
-        }
+      weave(first, plane, stride, rows * width, woven, space);
+      for (std::int64_t each = 0; each < rows; ++each) {
+        copy(woven + each * row, row, found + ((y + each) * stride + i) * row);
       }
     }
   }

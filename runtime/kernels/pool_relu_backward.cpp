@@ -43,7 +43,9 @@ void run(const ClipBackward& backward, const Threads& threads) {
 
 void run(const PoolReluBackward& backward, const Threads& threads) {
   const std::int64_t height = backward.height, width = backward.width;
-  const std::int64_t rows = backward.planes * height, most = block / (4 * width) + 1;
+  const std::int64_t rows = backward.planes * height;
+  if (rows == 0 || width == 0) return;
+  const std::int64_t most = block / (4 * width) + 1;
   threads.each(static_cast<std::size_t>((rows + most - 1) / most), [&](std::size_t index) {
     const std::int64_t start = static_cast<std::int64_t>(index) * most;
     for (std::int64_t row = start; row < smaller(start + most, rows); ++row) {

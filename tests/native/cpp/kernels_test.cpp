@@ -260,6 +260,22 @@ void anchor_distance_is_its_definition(std::int64_t rank, std::int64_t pixels) {
   each_way(distance, [&] { near(next, wanted, 2e-6); });  // of sums over `rank` in single precision
 }
 
+// Nothing is read or written, and nothing divided by.
+void empty_pictures_are_nothing() {
+  float unused = 7.0f;
+  each_way(PoolReluBackward{&unused, &unused, &unused, 3, 2, 0}, [] {});
+  each_way(PoolReluBackward{&unused, &unused, &unused, 0, 2, 2}, [] {});
+  each_way(ClipBackward{&unused, &unused, &unused, 0, 0.0f, 1.0f}, [] {});
+  PixelShuffleConcat<float> shuffle{{&unused}, {2}, &unused, 1, 1, 3, 4, 0};
+  each_way(shuffle, [] {});
+  each_way(CentredNorm{&unused, &unused, &unused, &unused, 1, 1, 0}, [&] { unused = 7.0f; });
+  MaxoutFusion<float> fusion{{&unused}, &unused, &unused, 2, 1, 0};
+  each_way(fusion, [] {});
+  AnchorDistance distance{&unused, &unused, &unused, &unused, &unused, &unused, 1, 1, 0, 0.0f, 1.0f};
+  each_way(distance, [] {});
+  CHECK_EQUAL(unused, 7.0f);
+}
+
 void half_precision_is_rounded_once() {
   Random random;
   const std::int64_t count = 3000;
@@ -300,6 +316,7 @@ int main() {
   centred_norm_is_its_definition(2, 1, 1);
   centred_norm_is_its_definition(2, 13, 4099);
   for (const std::int64_t rank : {1, 8, 21}) anchor_distance_is_its_definition(rank, 4099);
+  empty_pictures_are_nothing();
   half_precision_is_rounded_once();
   return salience::test::result();
 }
