@@ -30,7 +30,8 @@ from salience.export.verify import measure_maps
 from salience.runtime import Detector, load
 from salience.runtime.images import decode
 from salience.runtime.manifest import HOST_GRAPHS
-from salience.training.data.folders import Sample, find_pairs, spread
+from salience.training.data.folders import Sample, spread
+from salience.training.data.layouts import read_set
 
 _CALIBRATED, _CORRECTED = 64, 16
 _BACKENDS: tuple[Literal["onnxruntime", "openvino"], ...] = ("onnxruntime", "openvino")
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(graphs) != 1:
         parser.error(f"--bundle {options.bundle}: has the graphs {', '.join(sorted(graphs))}, expected one.")
     evidence = Evidence.gather()
-    rows = list(measure(detectors, graphs.pop(), find_pairs(options.calibration), find_pairs(options.images)))
+    rows = list(measure(detectors, graphs.pop(), read_set(options.calibration), read_set(options.images)))
     table = Table("way", "backend", "change of a pixel", "change of max F", "change of MAE")
     for row in rows:
         changes = f"{row.f_change:+.4f} ± {row.f_error:.4f}", f"{row.mae_change:+.4f} ± {row.mae_error:.4f}"

@@ -84,9 +84,14 @@ def low_level_map(detector: ClampedDescentDetector, prepared: Prepared) -> NDArr
 
 def score(pairs: Iterable[Pair], maps: Iterable[Forms], *, full: bool = True) -> dict[str, Scores]:
     """The scores of each form, over all pairs."""
+    return {name: found.scores() for name, found in accumulate(pairs, maps, full=full).items()}
+
+
+def accumulate(pairs: Iterable[Pair], maps: Iterable[Forms], *, full: bool = True) -> dict[str, MetricAccumulator]:
+    """The metrics of each form, with all pairs counted in."""
     found: dict[str, MetricAccumulator] = {}
     for pair, forms in zip(pairs, maps, strict=True):
         mask = decode_mask(pair.mask)
         for name, values in forms.items():
             found.setdefault(name, MetricAccumulator(full=full)).add(values, mask)
-    return {name: accumulator.scores() for name, accumulator in found.items()}
+    return found

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.method_maps import low_level_map, pairs_of
+from benchmarks.method_maps import Forms, low_level_map, pairs_of
 from salience.runtime import ClampedDescentDetector, load
+from salience.runtime.detector import Prepared
 from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.evaluation.pairs import Pair
 from salience.runtime.images import decode_mask
@@ -83,16 +84,22 @@ def measure(
 ) -> list[list[NDArray[np.uint8]]]:
     """Score every row's map of one picture; a line of the contact sheet where it is to be shown."""
     prepared, mask = detector.prepare(pair.source), decode_mask(pair.mask)
+    maps = form_maps(detector, prepared)
+    for name, values in maps.items():
+        scores[name].add(values, mask)
+    if not show:
+        return []
+    grey = [mask * np.uint8(255), *(maps[name] for name in SHOWN)]
+    return [[prepared.image, *(np.repeat(plane[..., None], 3, axis=2) for plane in grey)]]
+
+
+def form_maps(detector: ClampedDescentDetector, prepared: Prepared) -> Forms:
+    """The maps of all `ROWS` of one picture, and the low-level map alone."""
     loops = {preset.descent for preset in ROWS.values()}
     ends = {descent: detector.descend([prepared], [None], descent)[0] for descent in loops}
     maps = {name: detector.object_map(prepared, ends[preset.descent], preset).values for name, preset in ROWS.items()}
     maps["low-level map alone"] = low_level_map(detector, prepared)
-    for name, values in maps.items():
-        scores[name].add(np.rint(values * 255).astype(np.uint8), mask)
-    if not show:
-        return []
-    grey = [mask * np.uint8(255), *(np.rint(maps[name] * 255).astype(np.uint8) for name in SHOWN)]
-    return [[prepared.image, *(np.repeat(plane[..., None], 3, axis=2) for plane in grey)]]
+    return {name: np.rint(values * 255).astype(np.uint8) for name, values in maps.items()}
 
 
 def save_sheet(lines: list[list[NDArray[np.uint8]]], path: Path) -> None:

@@ -1,20 +1,21 @@
 """Scores of every method's bundle on the research data, in every precision and backend, beside its own fp32.
 
     python -m benchmarks.quality --bundle multis=bundles/multis lps=bundles/lps --data DATA \
-        --precisions fp32 fp16-weights int8 --backends onnxruntime openvino --json quality.json --markdown quality.md
+        --precisions fp32 fp16-weights int8 --backends onnxruntime openvino --json quality.json --markdown quality.md \
+        --report report --ablations ablations.json --runs multis=runs/multis
 
 DATA holds splits.json and the sets ecssd, horses and coseg. What a bundle lacks is a row "not built", what fails a row
-with the reason; neither stops the run.
+with the reason; neither stops the run. The report shows pictures of DATA, so its folder is best outside of the
+repository; its JSON and Markdown show none.
 """
 
 import argparse
 import gc
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -22,59 +23,18 @@ from rich.table import Table
 
 from benchmarks.evidence import Evidence
 from benchmarks.markdown_text import markdown_table
-from benchmarks.method_maps import (
-    Forms,
-    group_maps,
-    low_level_maps,
-    pairs_of,
-    promoted_maps,
-    score,
-    single_maps,
-    stored_maps,
-)
+from benchmarks.method_maps import Grey, accumulate, pairs_of
+from benchmarks.quality_options import open_bundles, parse_options
 from benchmarks.quality_rows import COLUMNS, NOT_BUILT, Row, cells, in_order, with_changes
+from benchmarks.quality_studies import PRIORS, SINGLE, STUDIES, Maps, Study, stored_studies
+from benchmarks.report import Contents, write_report
+from benchmarks.report_detail import Detail, detail_of, keep
 from salience.runtime import Bundle, load
-from salience.runtime.backends import BACKENDS
 from salience.runtime.evaluation.metrics import Scores
-from salience.runtime.evaluation.pairs import Pair
 from salience.runtime.files import write_atomic
 from salience.runtime.manifest import Precision, Quantization
 
-Maps = Callable[[Any, Iterable[Pair]], Iterator[Forms]]
-
-
-@dataclass(frozen=True)
-class Study:
-    """What of a method is scored on one set.
-
-    Attributes:
-        method: as in the bundle's manifest.
-        set_name: folder of the set.
-        maps: makes the maps with the method's detector.
-        forms: names of the maps that it gives.
-        sources: folder of what the maps are made of.
-        most: pictures at most, the first by name.
-        yardstick: what needs no network of the method's, and a name for it.
-    """
-
-    method: str
-    set_name: str
-    maps: Maps = single_maps
-    forms: tuple[str, ...] = ("",)
-    sources: str = "images"
-    most: int | None = None
-    yardstick: tuple[str, Maps] | None = None
-
-
-_PRIORS: tuple[str, Maps] = ("the priors", lambda detector, pairs: stored_maps(pairs))
-_TIMES = ("T = 1", "T = 10")
-STUDIES = (
-    *(Study(method, name) for method in ("multis", "arn") for name in ("ecssd", "horses", "coseg")),
-    Study("lps", "coseg", promoted_maps, _TIMES, sources="priors_contrast", yardstick=_PRIORS),
-    Study("lps", "ecssd", promoted_maps, _TIMES, sources="priors_csnet", yardstick=_PRIORS),
-    Study("gicd", "coseg", group_maps),
-    Study("cgd", "ecssd", most=50, yardstick=("low-level map alone", low_level_maps)),
-)
+Found = tuple[Scores, Detail | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,10 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     earlier = read_earlier(header, options) if options.add else []
     rows: list[Row] = []
+    stored = stored_rows(bundles, options) if options.report else []
     for bundle in bundles.values():
         for found in method_rows(bundle, options):
             rows = with_changes(in_order([*rows, *found]))
             write(header, earlier, rows, options)
+        if options.report:
+            # What `lps` starts from stands among the stored maps.
+            shown = [row for row in rows if row.form != PRIORS]
+            write_report(options.report, Contents(header, [*stored, *shown], SINGLE, options.ablations, options.runs))
     report(rows)
 
 
@@ -114,39 +79,6 @@ def read_earlier(header: dict[str, Any], options: argparse.Namespace) -> list[di
     return rows
 
 
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; `bundle` becomes a dict of method and folder."""
-    parser = argparse.ArgumentParser(description="Scores of every method, precision and backend.")
-    parser.add_argument("--bundle", nargs="+", required=True, metavar="METHOD=DIR")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--backends", nargs="+", default=["onnxruntime"], choices=list(BACKENDS))
-    parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=get_args(Precision))
-    parser.add_argument("--part", default="test", choices=["test", "val"])
-    parser.add_argument("--limit", type=int, help="pictures of a set at most, the first by name")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--add", action="store_true", help="keep the methods that the JSON file holds already")
-    parser.add_argument("--markdown", type=Path, help="of the methods of this run")
-    options = parser.parse_args(arguments)
-    if options.limit is not None and options.limit < 1:
-        parser.error(f"--limit {options.limit}: expected at least 1.")
-    known = {study.method for study in STUDIES}
-    pairs = [text.partition("=")[::2] for text in options.bundle]
-    wrong = [method for method, folder in pairs if method not in known or not folder]
-    if wrong:
-        parser.error(f"--bundle {wrong[0]}: expected METHOD=DIR with a method of {', '.join(sorted(known))}.")
-    options.bundle = dict(pairs)
-    return options
-
-
-def open_bundles(folders: dict[str, str]) -> dict[str, Bundle]:
-    """The bundles by method, all of them checked before anything is scored."""
-    bundles = {method: Bundle(folder) for method, folder in folders.items()}
-    for method, bundle in bundles.items():
-        if bundle.manifest.method != method:
-            raise SystemExit(f"--bundle {method}={bundle.path}: holds {bundle.manifest.method}, expected {method}.")
-    return bundles
-
-
 def method_rows(bundle: Bundle, options: argparse.Namespace) -> Iterator[list[Row]]:
     """The yardsticks of a bundle's method, then the rows of one precision and backend after another."""
     studies = [study for study in STUDIES if study.method == bundle.manifest.method]
@@ -165,9 +97,23 @@ def yardstick_rows(bundle: Bundle, study: Study, options: argparse.Namespace) ->
     name, maps = study.yardstick or ("", study.maps)
     try:
         detector = load(bundle.path, backend="onnxruntime")
-        return [_row(study, name, None, None, scores) for scores in measure(study, maps, detector, options).values()]
+        return [_row(study, name, None, None, found) for found in measure(study, maps, detector, options).values()]
     except Exception as error:
         return [_row(study, name, None, None, _reason(error))]
+
+
+def stored_rows(methods: Iterable[str], options: argparse.Namespace) -> list[Row]:
+    """The stored maps of the pictures that the methods are scored on, each selection of pictures once."""
+    rows: list[Row] = []
+    for study in stored_studies(methods):
+        try:
+            found: Found | str = measure(study, study.maps, None, options)[""]
+        except Exception as error:
+            found = _reason(error)
+        row = replace(_row(study, "", None, None, found), yardstick=True)
+        if row.pictures not in [other.pictures for other in rows]:
+            rows.append(row)
+    return rows
 
 
 def combination_rows(
@@ -188,20 +134,27 @@ def combination_rows(
     return rows
 
 
-def measure(study: Study, maps: Maps, detector: Any, options: argparse.Namespace) -> dict[str, Scores]:
-    """The scores of each form on the study's pictures."""
+def measure(study: Study, maps: Maps, detector: Any, options: argparse.Namespace) -> dict[str, Found]:
+    """The scores of each form on the study's pictures, and what a report needs of them if one is asked for."""
     folder = options.data / study.set_name
     pairs = pairs_of(folder, sources=study.sources, splits=options.data / "splits.json", part=options.part)
     limits = [most for most in (study.most, options.limit) if most]
     pairs = pairs[: min(limits, default=None)]
     watched = track(pairs, f"{study.method} on {study.set_name}", console=Console(stderr=True), transient=True)
-    return score(pairs, maps(detector, watched))
+    made, kept = maps(detector, watched), dict[str, list[Grey]]()
+    metrics = accumulate(pairs, keep(made, kept) if options.report else made)
+    return {
+        form: (found.scores(), detail_of(pairs, found, kept[form]) if options.report else None)
+        for form, found in metrics.items()
+    }
 
 
-def _row(study: Study, form: str, precision: str | None, backend: str | None, found: Scores | str) -> Row:
+def _row(study: Study, form: str, precision: str | None, backend: str | None, found: Found | str) -> Row:
     """A row of scores, or of why there are none."""
-    scores, reason = (None, found) if isinstance(found, str) else (found, "")
-    return Row(study.method, form, study.set_name, precision, backend, scores=scores, reason=reason)
+    if isinstance(found, str):
+        return Row(study.method, form, study.set_name, precision, backend, scores=None, reason=found)
+    scores, detail = found
+    return Row(study.method, form, study.set_name, precision, backend, scores=scores, detail=detail)
 
 
 def _reason(error: Exception) -> str:

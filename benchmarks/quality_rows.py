@@ -1,10 +1,11 @@
 """The rows of `benchmarks.quality`: scores of a method on a set, and their change against its fp32 on ONNX Runtime."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.markdown_text import change, error, share
+from benchmarks.report_detail import Detail
 from salience.runtime.evaluation.metrics import Scores
 
 NOT_BUILT = "not built"
@@ -28,6 +29,8 @@ class Row:
         scores: None where there are none.
         reason: why there are none: `NOT_BUILT`, or what failed.
         changes: of max F and of MAE against the reference; None where this is the reference, or there is none.
+        yardstick: whether the maps are those of a folder, which reports compare methods with.
+        detail: what a report needs beside the scores, where one was asked for.
     """
 
     method: str
@@ -38,6 +41,13 @@ class Row:
     scores: Scores | None
     reason: str = ""
     changes: tuple[float, float] | None = None
+    yardstick: bool = False
+    detail: Detail | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def pictures(self) -> tuple[str, tuple[str, ...]]:
+        """The set and the names of the pictures, none where there is no detail."""
+        return self.set_name, self.detail.names if self.detail else ()
 
     @property
     def marked(self) -> bool:

@@ -16,7 +16,8 @@ from salience.runtime.detector import Detector, load
 from salience.runtime.errors import ExportError
 from salience.runtime.images import decode
 from salience.runtime.manifest import HOST_GRAPHS, Precision
-from salience.training.data.folders import Sample, find_pairs, split_by_seed, spread
+from salience.training.data.folders import Sample, split_by_seed, spread
+from salience.training.data.layouts import read_set
 from salience.training.preprocessing import Preprocessing
 
 from .bias_correction import BiasCorrection
@@ -56,12 +57,12 @@ def find_pictures(settings: "BuildSettings") -> Pictures:
     """
     if settings.calibration is None:
         raise ExportError("precision int8: needs pictures to calibrate with; pass --calibration DIR.")
-    calibration = find_pairs(settings.calibration)
+    calibration = read_set(settings.calibration)
     if not settings.verify:
         return Pictures(calibration, [])
     if settings.images is None:
         return Pictures(*split_by_seed(calibration, fraction=HELD_OUT, seed=0))
-    judged = find_pairs(settings.images)
+    judged = read_set(settings.images)
     known = {file_sha256(sample.image) for sample in calibration}
     both = [sample.name for sample in judged if file_sha256(sample.image) in known]
     if both:

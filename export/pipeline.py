@@ -35,7 +35,8 @@ from salience.runtime.methods import METHODS
 from salience.runtime.tables import entry
 from salience.runtime.tuning import tune
 from salience.training.checkpoint import CheckpointHeader
-from salience.training.data.folders import Sample, find_pairs
+from salience.training.data.folders import Sample
+from salience.training.data.layouts import read_set
 from salience.training.preprocessing import Preprocessing
 
 from .bundle import check_target, file_entries, file_sha256, new_folder, write_manifest
@@ -345,7 +346,7 @@ def _check_engines(settings: BuildSettings) -> None:
 
 
 def _pairs(folder: Path | None) -> list[Sample]:
-    return find_pairs(folder) if folder else []
+    return read_set(folder) if folder else []
 
 
 def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torchvision
@@ -63,6 +63,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
+        self.frozen = 0
         levels = (*LEVELS[name][:-1], HEAD_LEVELS[name]) if head else LEVELS[name]
         self.levels = tuple(replace(v, stride=min(v.stride, coarsest or v.stride)) for v in levels)
         # The classifier is made on the meta device: VGG16's alone takes 0.5 GB and is seldom needed.
@@ -77,6 +78,17 @@ class Backbone(nn.Module):
             _dilate(self.features, coarsest)
         if weights is not None:
             load_weights(self, weights, architecture=name)
+
+    def freeze(self, count: int) -> None:
+        """Keep the layers up to level `count` as they are, the statistics of their batch norms too."""
+        self.frozen = self.levels[count - 1].index + 1
+        self.features[: self.frozen].requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but for frozen layers."""
+        super().train(mode)
+        self.features[: self.frozen].eval()
+        return self
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """`image` (N, 3, H, W), normalised -> five tensors (N, channels, H / stride, W / stride)."""

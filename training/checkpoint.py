@@ -1,5 +1,6 @@
 """Checkpoints: `.safetensors` weights with everything needed to rebuild the network beside them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from salience.runtime.errors import CheckpointError
-from salience.runtime.files import write_atomic
+from salience.runtime.files import atomic_path
 from salience.runtime.tables import entry
 
 from .networks import NETWORKS
@@ -73,10 +74,11 @@ def save_checkpoint(
     """Write `network`'s tensors, floats as `dtype`, and `header` to `path`, whole or not at all."""
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
+        for key, value in _tensors(network).items()
     }
-    write_atomic(path, save(state, metadata=header.to_metadata()))
+    data = save(state, metadata=header.to_metadata())
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(_ordered(data))
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, nn.Module]:
@@ -92,15 +94,70 @@ def load_checkpoint(path: Path) -> tuple[CheckpointHeader, nn.Module]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path}: cannot be read as safetensors ({error}).") from error
     network = build_network(header.method, header.network)
-    wanted = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    wrong = sorted(
-        key for key in wanted.keys() | state.keys() if key not in wanted or key not in state
-        or wanted[key].shape != state[key].shape
-    )  # fmt: skip
-    if wrong:
+    if wrong := _unfit(_tensors(network), state):
         raise CheckpointError(
             f"checkpoint {path}: {len(wrong)} tensors do not fit {header.method} as its header describes it "
-            f"({', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''})."
+            f"({_some(wrong)})."
         )
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     return header, network.eval()
+
+
+def initial_network(path: Path, *, method: str, changes: dict[str, Any]) -> tuple[CheckpointHeader, nn.Module]:
+    """Header of a checkpoint, and its network with `changes` of its settings, to be trained further.
+
+    All tensors are the checkpoint's; only a last layer for other classes keeps its random values.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`; or the file is of another method, or `changes` want other tensors.
+    """
+    header, source = load_checkpoint(path)
+    if header.method != method:
+        raise CheckpointError(
+            f"--initial {path}: a checkpoint of {header.method}, expected one of {method}; of another method "
+            "--weights takes the backbone alone."
+        )
+    network = build_network(method, header.network | changes)
+    fresh = () if network.settings == source.settings else tuple(getattr(network, "fresh", ()))
+    wanted, given = (
+        {key: value for key, value in _tensors(module).items() if not key.startswith(fresh)}
+        for module in (network, source)
+    )
+    if wrong := _unfit(wanted, given):
+        raise CheckpointError(
+            f"--initial {path}: {len(wrong)} tensors do not fit the network that is asked for ({_some(wrong)}); "
+            "leave --backbone and --network as they were in its training."
+        )
+    network.load_state_dict(given, strict=False)
+    return header, network
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint stores of `network`."""
+    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+
+
+def _unfit(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """Names that only one of the two has, and those whose shapes differ."""
+    both = wanted.keys() & given.keys()
+    return sorted((wanted.keys() ^ given.keys()) | {key for key in both if wanted[key].shape != given[key].shape})
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def _ordered(data: bytes) -> tuple[bytes, memoryview]:
+    """A safetensors file in two parts, with its metadata in order: the library writes them in any."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]

@@ -7,28 +7,32 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from lightning_fabric import Fabric
 
 from salience.runtime.commands import parse_pairs, parse_settings, repeat_flags, report_errors
 from salience.runtime.errors import DataError, SalienceError
 from salience.runtime.tables import entry
 
 from .backbone import Backbone, ClassifierName, check_size, load_weights
-from .checkpoint import CheckpointHeader, build_network
+from .checkpoint import CheckpointHeader, build_network, file_sha256, initial_network
 from .data.dataset import Augmentation
 from .data.folders import split_by_file, split_by_seed
-from .fit import BEST_FILE, FitSettings, describe, fit
+from .devices import PRECISIONS, determinism_explained, open_fabric
+from .distillation import open_teachers, teachers_origin
+from .fit import describe, fit
 from .optim import OptimiserSettings
 from .preprocessing import Preprocessing
 from .recipe import Recipe
 from .recipes import RECIPES
+from .run_state import BEST_FILE, EpochRecord, FitSettings, hours, images_per_second
+from .scalars import check_tensorboard
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+SIZE = (224, 224)
 
 
 def main() -> None:
     """Entry point."""
-    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe"})))
+    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe", "--teacher"})))
 
 
 @app.command()
@@ -36,29 +40,54 @@ def main() -> None:
 def train(
     method: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, history, state.")],
-    data: Annotated[list[Path] | None, typer.Option(help="Folders with images/ and masks/.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Sets: images/ and masks/, or as DUTS, MSRA10K, ... are published.")
+    ] = None,
     synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
     splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
-    backbone: Annotated[ClassifierName, typer.Option(help="Feature extractor; squeezenet1_0 for cgd alone.")] = "vgg16",
+    backbone: Annotated[
+        ClassifierName | None,
+        typer.Option(help="Feature extractor, vgg16 or that of --initial by default; squeezenet1_0 for cgd alone."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="Backbone weights: a .safetensors file with torchvision's names, or 'torchvision'."),
     ] = None,
-    size: Annotated[tuple[int, int], typer.Option(help="Input height and width.")] = (224, 224),
+    initial: Annotated[
+        Path | None, typer.Option(help="A checkpoint of METHOD to train further; its settings are the defaults.")
+    ] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(help="Input height and width; default: 224 224, or that of --initial.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the paper's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per pass; default: the paper's.")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Passes per optimiser step.")] = 1,
     optimiser: Annotated[Literal["sgd", "adam", "adamw"] | None, typer.Option(help="Default: the paper's.")] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate; default: the paper's.")] = None,
     backbone_rate: Annotated[float | None, typer.Option(help="Factor on the rate for the backbone.")] = None,
+    freeze_levels: Annotated[
+        int, typer.Option(min=0, max=5, help="Keep the backbone's first feature levels as they are.")
+    ] = 0,
     decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     schedule: Annotated[
         Literal["plateau", "halfway", "cosine", "constant"] | None, typer.Option(help="Default: the paper's.")
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm; 0 for none.")] = None,
     average: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights.")] = None,
+    freeze_norm: Annotated[
+        bool, typer.Option("--freeze-norm", help="Keep statistics and parameters of batch norm, for small batches.")
+    ] = False,
+    stop_after: Annotated[
+        int | None, typer.Option(min=1, help="End after this many epochs without a better validation score.")
+    ] = None,
     augmentation: Annotated[Augmentation, typer.Option(help="How samples are varied.")] = "paper",
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="Checkpoints of multis or arn whose maps are learned too.")
+    ] = None,
+    teacher_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the teachers' mean map in what is learned; the mask has the rest.")
+    ] = 0.5,
     network_option: Annotated[
         list[str] | None, typer.Option("--network", help="NAME=VALUE ... of the network's settings.")
     ] = None,
@@ -68,8 +97,17 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the split, the order, the augmentation and the initial weights.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Number of GPUs or processes.")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs, or processes on the CPU, each with its own batch; default: 1, or torchrun's."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help=f"One of: {', '.join(PRECISIONS)}.")] = "32-true",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Same seed, same bytes: also on a GPU, where it is slower.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the epochs to OUTPUT/tensorboard as well.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store the checkpoints' weights as fp16.")] = False,
     limit_steps: Annotated[
@@ -81,30 +119,56 @@ def train(
     given = {
         "epochs": epochs, "optimiser": optimiser, "rate": rate, "backbone_rate": backbone_rate, "decay": decay,
         "schedule": schedule, "clip": clip, "average": average, "batch": batch * accumulate if batch else None,
+        "freeze_norm": freeze_norm or None,
     }  # fmt: skip
     optimiser_settings = _override(recipe.defaults(), given)
     training_part, validation_part = _samples(recipe, data or [], synthetic, splits, val_fraction, seed)
 
     torch.manual_seed(seed)
-    options = recipe.network_settings(training_part) | parse_pairs(network_option, "--network")
-    network = _network(method, backbone, weights, size, options)
-    fabric = _fabric(accelerator, devices, precision)
-    scale = getattr(network, "input_scale", {})
+    options = {"backbone": backbone} if backbone else {}
+    options |= recipe.network_settings(training_part) | parse_pairs(network_option, "--network")
+    network, preprocessing = _network(method, options, size, weights, initial)
+    if freeze_levels:
+        _freeze(network, freeze_levels)
+    teachers = open_teachers(method, teacher, teacher_share, preprocessing) if teacher else None
+    if tensorboard:
+        check_tensorboard()
+    fabric = open_fabric(accelerator, devices, precision, deterministic=deterministic)
     header = CheckpointHeader(
-        method=method, network=network.settings.model_dump(), preprocessing=Preprocessing(size=size, **scale),
-        training=_origin(recipe, training_part, validation_part, weights),
+        method=method, network=network.settings.model_dump(), preprocessing=preprocessing,
+        training=_origin(recipe, training_part, validation_part, weights, initial)
+        | teachers_origin(teacher or [], teacher_share),
     )  # fmt: skip
-    history = fit(
-        network, recipe, header, train=training_part, validate=validation_part, fabric=fabric, resume=resume,
-        settings=FitSettings(output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half),
+    settings = FitSettings(
+        output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half, stop_after,
+        tensorboard, deterministic,
     )  # fmt: skip
+    with determinism_explained():
+        history = fit(
+            network, recipe, header, train=training_part, validate=validation_part, settings=settings, fabric=fabric,
+            resume=resume, teachers=teachers,
+        )  # fmt: skip
     if fabric.is_global_zero:
-        best = max(history, key=lambda record: record.quality)
-        typer.echo(f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation {describe(best.scores)}")
+        typer.echo(_summary(history, output, fabric.world_size))
+
+
+def _summary(history: Sequence[EpochRecord], output: Path, devices: int) -> str:
+    """What the run came to, and what it took."""
+    best = max(history, key=lambda record: record.quality)
+    stop = f"stopped after epoch {len(history)}, {len(history) - 1 - best.epoch} without a better score\n"
+    return (
+        f"{stop if history[-1].stopped else ''}"
+        f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation {describe(best.scores)}\n"
+        f"{hours(history):.2f} hours, {images_per_second(history):.1f} images/s, devices: {devices}"
+    )
 
 
 def _origin(
-    recipe: Recipe, training_part: Sequence[Any], validation_part: Sequence[Any], weights: str | None
+    recipe: Recipe,
+    training_part: Sequence[Any],
+    validation_part: Sequence[Any],
+    weights: str | None,
+    initial: Path | None,
 ) -> dict[str, Any]:
     """What the header says that a network was trained on."""
     return {
@@ -113,6 +177,7 @@ def _origin(
         "validation_images": len(validation_part),
         "backbone_weights": Path(weights).name if weights else None,
         "recipe": recipe.model_dump(),
+        **({"initial": {"file": initial.name, "sha256": file_sha256(initial)}} if initial else {}),
     }
 
 
@@ -123,27 +188,30 @@ def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSe
 
 
 def _network(
-    method: str, backbone: ClassifierName, weights: str | None, size: tuple[int, int], options: dict[str, Any]
-) -> Any:
-    """The network to train, its backbone filled from `weights`."""
-    network: Any = build_network(method, {"backbone": backbone} | options)
+    method: str, options: dict[str, Any], size: tuple[int, int] | None, weights: str | None, initial: Path | None
+) -> tuple[Any, Preprocessing]:
+    """The network to train, its backbone filled from `weights` or all of it from `initial`, and what it takes."""
+    if weights is not None and initial is not None:
+        raise SalienceError("--weights, --initial: both fill the backbone; give one of them.")
+    network: Any
+    if initial is not None:
+        header, network = initial_network(initial, method=method, changes=options)
+        size = size or header.preprocessing.size
+    else:
+        network = build_network(method, options)
+    size = size or SIZE
     if isinstance(network.backbone, Backbone):
         check_size(network.backbone.levels, size)
     if weights is not None:
         fresh = tuple(name.removeprefix("backbone.") for name in getattr(network, "fresh", ()))
-        load_weights(network.backbone, weights, architecture=backbone, skip=fresh)
-    return network
+        load_weights(network.backbone, weights, architecture=network.settings.backbone, skip=fresh)
+    return network, Preprocessing(size=size, **getattr(network, "input_scale", {}))
 
 
-def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
-        fabric.launch()
-    except (ValueError, RuntimeError) as error:
-        raise SalienceError(
-            f"--accelerator {accelerator} --devices {devices} --precision {precision}: not possible here ({error})."
-        ) from error
-    return fabric
+def _freeze(network: Any, count: int) -> None:
+    if not isinstance(network.backbone, Backbone):
+        raise SalienceError(f"--freeze-levels {count}: this method's network has no feature levels.")
+    network.backbone.freeze(count)
 
 
 def _samples(

@@ -7,7 +7,10 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer, lr_scheduler
+
+from .backbone import Backbone
 
 
 class OptimiserSettings(BaseModel):
@@ -18,7 +21,8 @@ class OptimiserSettings(BaseModel):
     per step of an exponential moving average of the weights, which then validates and is saved (0: none).
     Schedules: `plateau` multiplies the rate by .1 when the training loss stalls for `patience` epochs,
     `halfway` does so once, in the middle; `cosine` rises linearly over the first `warmup` part and falls to zero by a
-    cosine; `constant` does nothing. `betas` are Adam's.
+    cosine; `constant` does nothing. `betas` are Adam's. With `freeze_norm` every batch norm keeps its statistics and
+    its affine parameters, as small batches call for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,12 +40,13 @@ class OptimiserSettings(BaseModel):
     batch: int = Field(default=16, ge=1)
     clip: float = Field(default=0.0, ge=0)
     average: float = Field(default=0.0, ge=0, lt=1)
+    freeze_norm: bool = False
 
 
 def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimizer:
     """An optimiser with two groups: the `backbone` submodule, without what the network calls `fresh`, and the rest.
 
-    With a `backbone_rate` of 0 the backbone is frozen: no gradients are computed for it.
+    With a `backbone_rate` of 0 the backbone is frozen, with `freeze_norm` all batch norm: no gradients are computed.
     """
     fresh = getattr(network, "fresh", ())
     backbone: list[nn.Parameter] = []
@@ -52,6 +57,13 @@ def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimize
     if settings.backbone_rate == 0:
         for parameter in backbone:
             parameter.requires_grad_(False)
+    if isinstance(network.backbone, Backbone) and hasattr(network.backbone, "classifier"):
+        # It has no part in the loss, and several processes wait for the gradient of all that is not frozen.
+        network.backbone.classifier.requires_grad_(False)
+    if settings.freeze_norm:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.requires_grad_(False)
     groups = [
         {"params": others, "lr": settings.rate},
         {"params": backbone, "lr": settings.rate * settings.backbone_rate},

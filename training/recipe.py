@@ -13,7 +13,8 @@ from torch.utils.data import Dataset, default_collate
 from salience.runtime.evaluation.metrics import MetricAccumulator
 
 from .data.dataset import Augmentation, Loadable, SaliencyDataset
-from .data.folders import find_pairs, merge_identical
+from .data.folders import merge_identical
+from .data.layouts import read_set
 from .data.scenes import scenes
 from .optim import OptimiserSettings
 from .preprocessing import Preprocessing
@@ -66,7 +67,7 @@ class Recipe(BaseModel, ABC):
 
     def read(self, root: Path) -> Sequence[Any]:
         """The samples of a data folder."""
-        return find_pairs(root)
+        return read_set(root)
 
     def merge(self, samples: Sequence[Any]) -> Sequence[Any]:
         """Samples of one part of a split, those of the same picture made one."""

@@ -9,7 +9,8 @@ from salience.runtime.manifest import TensorSpec
 from salience.training.backbone import check_size
 from salience.training.networks.arn import AttentionRecurrent, SelfAttention
 
-from ..graph import Graph, MethodExport
+from ..graph import Graph
+from .mirror import MirrorExport
 
 # Scores that one block of queries may hold: 2^21 fp32 numbers are 8 MB, twice while the softmax runs.
 BLOCK_SCORES = 1 << 21
@@ -44,8 +45,8 @@ class SaliencyMap(nn.Module):
         return saliency
 
 
-class AttentionRecurrentExport(MethodExport):
-    """`arn` has no options."""
+class AttentionRecurrentExport(MirrorExport):
+    """`arn` has the option `mirror`."""
 
     def graphs(self, network: AttentionRecurrent, size: tuple[int, int]) -> list[Graph]:
         """The graph `saliency`, its attention in blocks, its recurrent layers unrolled."""
@@ -57,8 +58,8 @@ class AttentionRecurrentExport(MethodExport):
         return [
             Graph(
                 name="saliency",
-                module=SaliencyMap(blocked),
-                reference=SaliencyMap(network),
+                module=self.whole(SaliencyMap(blocked)),
+                reference=self.whole(SaliencyMap(network)),
                 inputs=(TensorSpec(name="input", dtype="float32", shape=("batch", 3, *size)),),
                 outputs=(TensorSpec(name="saliency", dtype="float32", shape=("batch", 1, *size)),),
             )

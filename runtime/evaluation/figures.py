@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,25 +15,22 @@ from ..images import decode, decode_mask
 from ..png_writer import encode_png
 from .command import Evaluation, ImageResult, LoadMap, fit_to
 from .metrics import Curves
+from .pairs import Pair
 
 SHOWN = 6
 CELL = (160, 220)
 CAPTION_HEIGHT, HEADING_HEIGHT = 26, 36
 GAP, MARGIN = 6, 16
+# Colours that the colour-blind can tell apart (Okabe and Ito), then the same dashed and dotted.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", ":")
+_THRESHOLDS = np.arange(255, -1, -1)
 
 
 def draw_curves(curves: Curves) -> bytes:
     """PNG of the precision-recall curve and of F over the threshold, the best threshold marked in both."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "report: matplotlib is not installed; run: pip install 'salience[evaluate]'"
-        ) from error
-    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained", facecolor="white")
-    left, right = figure.subplots(1, 2)
-    thresholds, best = np.arange(255, -1, -1), int(np.argmax(curves.f))
+    figure, left, right = _curve_panels((10, 4.4))
+    thresholds, best = _THRESHOLDS, int(np.argmax(curves.f))
     marker: dict[str, Any] = {
         "color": "tab:red",
         "marker": "o",
@@ -43,18 +40,71 @@ def draw_curves(curves: Curves) -> bytes:
     }
     left.plot(curves.recall, curves.precision, color="tab:blue")
     left.plot(curves.recall[best], curves.precision[best], label=f"largest F, {curves.f[best]:.4f}", **marker)
-    left.set(title="Precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1))
     right.plot(thresholds, curves.f, color="tab:blue")
     right.plot(thresholds[best], curves.f[best], label=f"largest F, at threshold {thresholds[best]}", **marker)
-    right.set(title="F over the threshold", xlabel="threshold", ylabel="F (beta² = 0.3)", xlim=(0, 255))
     for axes in (left, right):
-        axes.set_ylim(0, 1)
-        axes.grid(color="0.9")
         axes.legend(loc="lower center")
+    return figure_png(figure)
+
+
+def draw_many_curves(curves: Mapping[str, Curves]) -> bytes:
+    """PNG of the curves of several rows by name, as `draw_curves` has them, the largest F of each marked."""
+    figure, left, right = _curve_panels((10, 4.6 + 0.22 * ((len(curves) + 2) // 3)))
+    for index, (name, curve) in enumerate(curves.items()):
+        best = int(np.argmax(curve.f))
+        style: dict[str, Any] = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": _DASHES[index // len(COLOURS) % 3],
+        }
+        style |= {"markevery": [best], "marker": "o", "markersize": 4}
+        left.plot(curve.recall, curve.precision, label=f"{name} ({curve.f[best]:.3f})", **style)
+        right.plot(_THRESHOLDS, curve.f, **style)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure_png(figure)
+
+
+def figure_png(figure: Any) -> bytes:
+    """PNG of a figure of matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def new_figure(size: tuple[float, float]) -> Any:
+    """An empty figure of matplotlib, on white; `size` (width, height) in inches.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "report: matplotlib is not installed; run: pip install 'salience[evaluate]'"
+        ) from error
+    return Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+
+
+def _curve_panels(size: tuple[float, float]) -> tuple[Any, Any, Any]:
+    """A figure with an empty panel for precision and recall, and one for F over the threshold."""
+    figure = new_figure(size)
+    left, right = figure.subplots(1, 2)
+    left.set(title="Precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1))
+    right.set(title="F over the threshold", xlabel="threshold", ylabel="F (beta² = 0.3)", xlim=(0, 255))
+    for axes in (left, right):
+        axes.set_ylim(0, 1)
+        axes.grid(color="0.9")
+    return figure, left, right
+
+
+class Tile(NamedTuple):
+    """A row of a contact sheet; `scores` stands above it, beside the pair's name."""
+
+    pair: Pair
+    scores: str
 
 
 def draw_contact_sheet(evaluation: Evaluation, load_map: LoadMap) -> bytes:
@@ -64,16 +114,23 @@ def draw_contact_sheet(evaluation: Evaluation, load_map: LoadMap) -> bytes:
     column is left out where no pair has one.
     """
     best, worst = extremes(evaluation.images)
-    with_pictures = any(result.pair.picture for result in best + worst)
-    blocks = [
-        _draw_block(heading, results, load_map, with_pictures=with_pictures)
-        for heading, results in (("Best", best), ("Worst", worst))
-        if results
+    blocks = {
+        heading: [Tile(result.pair, f"F {result.f_max:.3f}   MAE {result.mae:.3f}") for result in results]
+        for heading, results in (("Best by F max", best), ("Worst by F max", worst))
+    }
+    return draw_blocks(blocks, load_map)
+
+
+def draw_blocks(blocks: Mapping[str, Sequence[Tile]], load_map: LoadMap) -> bytes:
+    """PNG of blocks of rows side by side, each under its heading; those without rows are left out."""
+    with_pictures = any(tile.pair.picture for tiles in blocks.values() for tile in tiles)
+    drawn = [
+        _draw_block(heading, tiles, load_map, with_pictures=with_pictures) for heading, tiles in blocks.items() if tiles
     ]
-    width = sum(block.width for block in blocks) + MARGIN * (len(blocks) + 1)
-    sheet = Image.new("RGB", (width, max(block.height for block in blocks) + 2 * MARGIN), "white")
+    width = sum(block.width for block in drawn) + MARGIN * (len(drawn) + 1)
+    sheet = Image.new("RGB", (width, max(block.height for block in drawn) + 2 * MARGIN), "white")
     left = MARGIN
-    for block in blocks:
+    for block in drawn:
         sheet.paste(block, (left, MARGIN))
         left += block.width + MARGIN
     return encode_png(np.asarray(sheet))
@@ -99,40 +156,38 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _draw_block(heading: str, results: Iterable[ImageResult], load_map: LoadMap, *, with_pictures: bool) -> Image.Image:
+def _draw_block(heading: str, rows: Sequence[Tile], load_map: LoadMap, *, with_pictures: bool) -> Image.Image:
     height, width = CELL
-    rows = list(results)
     columns = ["picture", "mask", "map"] if with_pictures else ["mask", "map"]
     pitch = CAPTION_HEIGHT + height + GAP
     block = Image.new("RGB", (len(columns) * (width + GAP) - GAP, HEADING_HEIGHT + len(rows) * pitch - GAP), "white")
     draw = ImageDraw.Draw(block)
-    draw.text((0, 0), f"{heading} by F max: {', '.join(columns)}", fill="black", font=ImageFont.load_default(20))
-    for index, result in enumerate(rows):
+    draw.text((0, 0), f"{heading}: {', '.join(columns)}", fill="black", font=ImageFont.load_default(20))
+    for index, tile in enumerate(rows):
         top = HEADING_HEIGHT + index * pitch
-        _draw_caption(draw, result, top=top, width=block.width)
-        for column, cell in enumerate(_cells(result, load_map, with_picture=with_pictures)):
+        _draw_caption(draw, tile, top=top, width=block.width)
+        for column, cell in enumerate(_cells(tile.pair, load_map, with_picture=with_pictures)):
             block.paste(cell, (column * (width + GAP), top + CAPTION_HEIGHT))
     return block
 
 
-def _draw_caption(draw: ImageDraw.ImageDraw, result: ImageResult, *, top: int, width: int) -> None:
+def _draw_caption(draw: ImageDraw.ImageDraw, tile: Tile, *, top: int, width: int) -> None:
     """Name at the left, shortened from its front where it is too long; scores at the right."""
     font = ImageFont.load_default(15)
-    scores = f"F {result.f_max:.3f}   MAE {result.mae:.3f}"
-    room = width - draw.textlength(scores, font=font) - 2 * GAP
-    name = printable(result.pair.name)
+    room = width - draw.textlength(tile.scores, font=font) - 2 * GAP
+    name = printable(tile.pair.name)
     shortened = (name if cut == 0 else f"...{name[cut:]}" for cut in itertools.count())
     name = next(text for text in shortened if draw.textlength(text, font=font) <= room)
     middle = top + CAPTION_HEIGHT // 2
     draw.text((0, middle), name, fill="black", font=font, anchor="lm")
-    draw.text((width, middle), scores, fill="black", font=font, anchor="rm")
+    draw.text((width, middle), tile.scores, fill="black", font=font, anchor="rm")
 
 
-def _cells(result: ImageResult, load_map: LoadMap, *, with_picture: bool) -> list[Image.Image]:
-    mask = decode_mask(result.pair.mask)
-    saliency = fit_to(load_map(result.pair), mask.shape)
+def _cells(pair: Pair, load_map: LoadMap, *, with_picture: bool) -> list[Image.Image]:
+    mask = decode_mask(pair.mask)
+    saliency = fit_to(load_map(pair), mask.shape)
     cells = [_cell(mask.view(np.uint8) * np.uint8(255)), _cell(saliency)]
-    return [_picture_cell(result.pair.picture), *cells] if with_picture else cells
+    return [_picture_cell(pair.picture), *cells] if with_picture else cells
 
 
 def _picture_cell(path: Path | None) -> Image.Image:

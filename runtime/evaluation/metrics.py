@@ -87,9 +87,7 @@ class MetricAccumulator:
             )
         if mask.size < 2:
             raise DataError(f"saliency map of shape {saliency.shape}: expected at least 2 pixels.")
-        prediction = saliency / 255
-        if self._normalise and prediction.max() != prediction.min():
-            prediction = (prediction - prediction.min()) / (prediction.max() - prediction.min())
+        prediction = stretch(saliency) if self._normalise else saliency / 255
         for metric in (self._mae, self._curves, self._s, self._e, self._weighted):
             if metric is not None:
                 metric.step(prediction, mask, normalize=False)
@@ -103,6 +101,16 @@ class MetricAccumulator:
     def image_curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """F over the thresholds (N, 256) and MAE (N,) of each image, in the order of `add`."""
         return np.array(self._handlers["f"].dynamic_results), np.array(self._mae.maes)
+
+    def image_structures(self) -> NDArray[np.float64]:
+        """S of each image (N,), in the order of `add`.
+
+        Raises:
+            DataError: the accumulator takes the basic scores only.
+        """
+        if self._s is None:
+            raise DataError("evaluation: S of each image needs the full set of metrics; expected `full=True`.")
+        return np.array(self._s.sms)
 
     def curves(self) -> Curves:
         """The averaged curves so far."""
@@ -151,6 +159,20 @@ class MetricAccumulator:
         if not self._has_both:
             raise DataError("evaluation: no image was scored; expected at least one map with a mask.")
         return self._curves.get_results()
+
+
+def stretch(saliency: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """A map stretched to all of [0, 1], as the field's tools score it; a flat map keeps its level.
+
+    Args:
+        saliency: (H, W) uint8.
+
+    Returns:
+        (H, W) float64.
+    """
+    values = saliency / 255
+    low, high = values.min(), values.max()
+    return values if low == high else (values - low) / (high - low)
 
 
 def _reference() -> Any:

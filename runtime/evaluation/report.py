@@ -1,10 +1,8 @@
 """Reports of an evaluation: `scores.json`, `curves.png`, `contact_sheet.png` and `report.html`."""
 
 import base64
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +13,7 @@ from ..splits import Part
 from .command import Evaluation, LoadMap, score_rows
 from .figures import draw_contact_sheet, draw_curves, printable
 from .metrics import Curves, Scores
+from .page import details, render_page, table
 
 
 class ImageRow(BaseModel):
@@ -158,76 +157,24 @@ def _render_page(report: Report, curves: bytes, sheet: bytes) -> str:
     ]
     failures = [(failure.name, failure.reason) for failure in report.failures]
     images = [(image.name, f"{image.f_max:.4f}", f"{image.mae:.4f}") for image in report.images]
-    return _PAGE.substitute(
-        title=escape(f"Evaluation of {evidence.maps}"),
-        facts=_table_rows(facts),
-        scores=_table_rows(score_rows(report.scores)),
-        failures=_details(f"{len(failures)} not scored", ("image", "reason"), failures, opened=True),
-        images=_details("Every image", ("image", "F max", "MAE"), images),
-        curves=_data_uri(curves),
-        sheet=_data_uri(sheet),
-    )
+    parts = [
+        table((), facts),
+        _listing(f"{len(failures)} not scored", ("image", "reason"), failures, opened=True),
+        "<h2>Scores</h2>",
+        table((), score_rows(report.scores)),
+        "<h2>Curves</h2>",
+        f'<img src="{_data_uri(curves)}" alt="Precision-recall curve, and F over the threshold">',
+        "<h2>Best and worst images</h2>",
+        f'<img src="{_data_uri(sheet)}" alt="The images of largest and smallest F, with mask and map">',
+        _listing("Every image", ("image", "F max", "MAE"), images),
+    ]
+    style = "td:nth-child(3) { color: var(--soft); }\n"
+    return render_page(f"Evaluation of {evidence.maps}", "\n".join(filter(None, parts)), images="inside", style=style)
 
 
-def _table_rows(rows: Iterable[Sequence[str]]) -> str:
-    """The first column heads its row; numbers align through the style sheet."""
-    return "\n".join(
-        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in rest)}</tr>'
-        for first, *rest in rows
-    )
-
-
-def _details(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, opened: bool = False) -> str:
-    if not rows:
-        return ""
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    return (
-        f"<details{' open' if opened else ''}><summary>{escape(summary)}</summary>\n"
-        f"<table><thead><tr>{names}</tr></thead>\n<tbody>{_table_rows(rows)}</tbody></table></details>"
-    )
+def _listing(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, opened: bool = False) -> str:
+    return details(summary, table(head, rows), opened=opened) if rows else ""
 
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --line: #d0d0d0; --soft: #666; }
-@media (prefers-color-scheme: dark) { :root { --line: #444; --soft: #aaa; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .2rem 1.5rem .2rem 0; border-bottom: 1px solid var(--line); }
-tbody th { font-weight: 600; overflow-wrap: anywhere; }
-td:nth-child(3) { color: var(--soft); }
-img { max-width: 100%; height: auto; border-radius: 6px; }
-summary { cursor: pointer; font-weight: 600; margin-top: 1.5rem; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<table><tbody>
-$facts
-</tbody></table>
-$failures
-<h2>Scores</h2>
-<table><tbody>
-$scores
-</tbody></table>
-<h2>Curves</h2>
-<img src="$curves" alt="Precision-recall curve, and F over the threshold">
-<h2>Best and worst images</h2>
-<img src="$sheet" alt="The images of largest and smallest F, with mask and map">
-$images
-</body>
-</html>
-""")

@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks import quality
 from benchmarks.method_maps import group_maps, pairs_of, promoted_maps, score, stored_maps
 from benchmarks.quality_rows import MARKED_CHANGE, NOT_BUILT, Row, cells, in_order, with_changes
+from benchmarks.quality_studies import STORED, STUDIES
 from salience.runtime import DataError, SaliencyMap, load
 from salience.runtime.bundle import DEFAULT_BUNDLE, Bundle
 from salience.runtime.evaluation.metrics import MetricAccumulator, Scores
@@ -155,7 +156,7 @@ def test_rows_of_a_set_and_form_stand_together() -> None:
 def test_every_method_is_scored_on_some_set() -> None:
     from salience.runtime.methods import METHODS
 
-    assert {study.method for study in quality.STUDIES} == set(METHODS)
+    assert {study.method for study in STUDIES} == set(METHODS)
 
 
 def test_priors_need_their_pictures(data: Path, tmp_path: Path) -> None:
@@ -259,3 +260,34 @@ def test_a_run_is_added_to_one_of_its_kind(data: Path, tmp_path: Path, change: d
     with pytest.raises(SystemExit, match=r"--add: .* is of another"):
         run(data, tmp_path, "--precisions", LACKING, "--add")
     assert json.loads(output.read_text())["rows"] == []
+
+
+def test_a_report_has_the_methods_and_what_they_are_compared_with(data: Path, tmp_path: Path) -> None:
+    found = run(data, tmp_path, "--precisions", LACKING, BUILT, "--report", str(tmp_path / "report"))
+    record = json.loads((tmp_path / "report/report.json").read_text())
+    rows = {(row["method"], row["set"], row["precision"]): row for row in record["rows"]}
+    scored = {(row["method"], row["set"], row["precision"]): row for row in found["rows"]}
+    assert rows.keys() == scored.keys() | {(STORED[name][0], name, None) for name in SETS}
+    assert rows["multis", "ecssd", LACKING]["reason"] == NOT_BUILT
+    for key, row in scored.items():
+        if row["state"] == "scored":
+            assert rows[key]["f_max"] == pytest.approx(row["f_max"], abs=1e-4)
+            assert rows[key]["intervals"]["mae"]["value"] == pytest.approx(row["mae"], abs=1e-4)
+            assert len(rows[key]["pictures"]["f"]) == len(record["sets"][key[1]]["names"]) == len(NAMES[key[1]])
+    assert len(record["comparisons"]) == len(SETS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--report", "r", "--ablations", "none.json"], "ablations none.json: cannot be read"),
+        (["--report", "r", "--runs", "multis=nowhere"], "history.json: cannot be read"),
+    ],
+)
+def test_files_of_a_report_are_read_before_anything_is_scored(
+    data: Path, options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        run(data, tmp_path, *options)
+    with pytest.raises(SystemExit):
+        run(data, tmp_path, *options[2:])

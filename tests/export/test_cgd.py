@@ -24,7 +24,7 @@ from salience.runtime.errors import CheckpointError, SalienceError
 from salience.runtime.low_level import Descent
 from salience.runtime.methods.cgd import loop_settings
 from salience.training.checkpoint import CheckpointHeader
-from salience.training.data.folders import find_pairs
+from salience.training.data.layouts import read_set
 from salience.training.networks.cgd import Classifier, ClassifierSettings, imagenet_names
 from salience.training.preprocessing import Preprocessing
 
@@ -440,7 +440,7 @@ def test_the_check_by_metric_feeds_both_sides_alike(
     assert record.passed
     assert [check.precision for check in record.metrics] == ["fp32"]
     detector = load(tmp_path / "own", threads=1)
-    samples = find_pairs(pairs_folder)
+    samples = read_set(pairs_folder)
     assert len(fed) == len(samples)
     for tensor, sample in zip(fed, samples, strict=True):
         np.testing.assert_array_equal(tensor.numpy(), detector.prepare(sample.load()[0]).tensor)

@@ -22,7 +22,7 @@ from salience.runtime.detector import load
 from salience.runtime.errors import ExportError
 from salience.runtime.evaluation.metrics import MetricAccumulator
 from salience.runtime.manifest import MetricCheck, Quantization, Verification
-from salience.training.data.folders import find_pairs
+from salience.training.data.layouts import read_set
 from tests.conftest import save_scenes
 
 pytest.importorskip("onnxruntime")
@@ -151,7 +151,7 @@ def test_int8_needs_pictures(checkpoint: Path, tmp_path: Path) -> None:
 def test_what_calibrates_does_not_judge(pairs_folder: Path, tmp_path: Path) -> None:
     """Compared by content: a copy under another name is the same picture."""
     others = tmp_path / "others"
-    sample = find_pairs(pairs_folder)[0]
+    sample = read_set(pairs_folder)[0]
     for kind, source in (("images", sample.image), ("masks", sample.masks[0])):
         (others / kind).mkdir(parents=True)
         shutil.copy(source, others / kind / f"renamed{source.suffix}")

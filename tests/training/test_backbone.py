@@ -205,3 +205,17 @@ def test_imagenet_weights_recognise_a_cat(data_folder: Path) -> None:
     with torch.no_grad():
         logits = classifier(Preprocessing()(torch.from_numpy(chelsea).permute(2, 0, 1))[None])
     assert int(logits.argmax()) in (281, 282, 285)  # tabby, tiger cat, Egyptian cat
+
+
+def test_frozen_levels_neither_learn_nor_gather_statistics() -> None:
+    backbone = Backbone("mobilenet_v2")
+    backbone.freeze(2)
+    backbone.train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    sum(level.mean() for level in backbone(torch.randn(2, 3, 64, 64))).backward()
+    end = backbone.levels[1].index + 1
+    frozen = tuple(f"features.{index}." for index in range(end))
+    assert {name.startswith(frozen) for name, p in backbone.named_parameters() if p.grad is None} == {True}
+    changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert not any(name.startswith(frozen) for name in changed)

@@ -19,11 +19,12 @@ from salience.runtime.errors import CheckpointError
 from salience.training.backbone import load_weights
 from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
 from salience.training.data.scenes import KINDS, scenes_of_kinds
-from salience.training.fit import LAST_FILE, FitSettings, fit
+from salience.training.fit import fit
 from salience.training.networks.cgd import Classifier, ClassifierSettings, imagenet_names
 from salience.training.optim import build_optimiser
 from salience.training.preprocessing import Preprocessing
 from salience.training.recipes.cgd import ClassifierRecipe, ClassScorer, Strategy
+from salience.training.run_state import LAST_FILE, FitSettings
 
 SIZE = (64, 64)
 SEVEN = tuple("abcdefg")

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from salience.runtime.errors import DataError
 from salience.training.data.dataset import Augmentation, SaliencyDataset
-from salience.training.data.folders import find_pairs, merge_identical, split_by_file, split_by_seed
+from salience.training.data.folders import merge_identical, split_by_file, split_by_seed
+from salience.training.data.layouts import read_set
 from salience.training.data.scenes import Scene, scenes
 from salience.training.preprocessing import Preprocessing
 from salience.training.recipes.lps import PromoterRecipe
@@ -31,7 +32,7 @@ def noise() -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
 def test_pairs_are_found_at_any_depth(tmp_path: Path, noise: np.ndarray, suffix: str) -> None:
     write_pair(tmp_path / "set", "a/b/one", noise, np.zeros((12, 16), np.uint8), suffix)
-    (sample,) = find_pairs(tmp_path / "set")
+    (sample,) = read_set(tmp_path / "set")
     assert sample.name == "set/a/b/one"
     image, mask = sample.load()
     assert image.shape == (12, 16, 3)
@@ -42,18 +43,18 @@ def test_images_without_masks_are_named(tmp_path: Path, noise: np.ndarray) -> No
     write_pair(tmp_path, "one", noise, np.zeros((12, 16), np.uint8))
     Image.fromarray(noise).save(tmp_path / "images" / "two.png")
     with pytest.raises(DataError, match=r"1 of 2 images have no mask \(two\)"):
-        find_pairs(tmp_path)
+        read_set(tmp_path)
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path, noise: np.ndarray) -> None:
     write_pair(tmp_path, "one", noise, np.zeros((16, 12), np.uint8))
     with pytest.raises(DataError, match=r"one\.png: 16 x 12 .* 12 x 16"):
-        find_pairs(tmp_path)[0].load()
+        read_set(tmp_path)[0].load()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        find_pairs(tmp_path / "nowhere")
+        read_set(tmp_path / "nowhere")
 
 
 def test_identical_pictures_become_one_with_the_union_of_their_masks(tmp_path: Path, noise: np.ndarray) -> None:
@@ -62,7 +63,7 @@ def test_identical_pictures_become_one_with_the_union_of_their_masks(tmp_path: P
     write_pair(tmp_path, "Bike/one", noise, left)
     write_pair(tmp_path, "Person/seven", noise, right)
     write_pair(tmp_path, "Person/other", noise[::-1], right)
-    merged = merge_identical(find_pairs(tmp_path))
+    merged = merge_identical(read_set(tmp_path))
     assert len(merged) == 2
     _, mask = merged[0].load()
     assert mask[:, :4].all()
@@ -76,21 +77,21 @@ def test_a_split_file_decides(tmp_path: Path, noise: np.ndarray) -> None:
         write_pair(root, stem, noise, np.zeros((12, 16), np.uint8))
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"note": "kept", "set": {"train": ["one", "three"], "val": ["two"]}}))
-    assert [s.name for s in split_by_file(find_pairs(root), splits, "train")] == ["set/one", "set/three"]
+    assert [s.name for s in split_by_file(read_set(root), splits, "train")] == ["set/one", "set/three"]
     with pytest.raises(DataError, match="'test'"):
-        split_by_file(find_pairs(root), splits, "test")
+        split_by_file(read_set(root), splits, "test")
     splits.write_text(json.dumps({"set": {"train": ["one", "four"]}}))
     with pytest.raises(DataError, match="set/four"):
-        split_by_file(find_pairs(root), splits, "train")
+        split_by_file(read_set(root), splits, "train")
     splits.write_text("{")
     with pytest.raises(DataError, match=r"splits\.json"):
-        split_by_file(find_pairs(root), splits, "train")
+        split_by_file(read_set(root), splits, "train")
 
 
 def test_seeded_splits_repeat_and_do_not_overlap(tmp_path: Path, noise: np.ndarray) -> None:
     for index in range(10):
         write_pair(tmp_path, f"{index}", noise, np.zeros((12, 16), np.uint8))
-    samples = find_pairs(tmp_path)
+    samples = read_set(tmp_path)
     first, again = (split_by_seed(samples, fraction=0.3, seed=5) for _ in range(2))
     assert first == again
     assert (len(first[0]), len(first[1])) == (7, 3)

@@ -4,92 +4,21 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from salience.runtime.errors import CheckpointError, DataError
-from salience.runtime.tables import entry
 from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
-from salience.training.data.scenes import KINDS, Scene, scenes, scenes_of_kinds
-from salience.training.fit import BEST_FILE, LAST_FILE, STATE_FILE, FitSettings, fit
 from salience.training.optim import OptimiserSettings, Schedule, build_optimiser
 from salience.training.preprocessing import Preprocessing
 from salience.training.recipes import RECIPES
 from salience.training.recipes.multis import MultiScaleRecipe
-
-NETWORK = {"backbone": "mobilenet_v2", "width": 4, "hidden": 8, "norm": True}
-# The smallest networks, and recipes with everything on that draws at random.
-NETWORKS: dict[str, dict[str, Any]] = {
-    "multis": NETWORK,
-    "arn": {"backbone": "mobilenet_v2", "width": 32, "norm": True},
-    "lps": {"backbone": "mobilenet_v2", "width": 4, "embedding": 16, "stride": 8},
-    "cgd": {"backbone": "mobilenet_v2", "classes": tuple(sorted(KINDS))},
-    "gicd": {"backbone": "mobilenet_v2", "width": 4, "norm": True},
-}
-RECIPE_SETTINGS: dict[str, dict[str, Any]] = {
-    "multis": {"iou": 1},
-    "arn": {"iou": 1},
-    "lps": {"samples": 1024, "rough": 0.5},
-    "cgd": {"strategy": "last-faster"},
-    "gicd": {"bce": 1, "rounds": 4, "most": 3, "cache": 2},
-}
-SIZE = (64, 64)
-
-
-class Drawn:
-    """A scene that is drawn once: drawing it takes as long as a step of these networks."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.name, self.label = scene.name, scene.label
-        self._pair = scene.load()
-
-    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return self._pair
-
-
-@cache
-def drawn(count: int, *, seed: int = 0, kinds: bool = False) -> list[Drawn]:
-    return [Drawn(scene) for scene in (scenes_of_kinds if kinds else scenes)(count, seed=seed)]
-
-
-def run(
-    output: Path,
-    *,
-    epochs: int,
-    method: str = "multis",
-    images: int = 24,
-    rate: float = 2e-3,
-    resume: bool = False,
-    **changes: object,
-) -> list[float]:
-    torch.manual_seed(0)
-    network = build_network(method, NETWORKS[method])
-    recipe = entry(RECIPES, method, what="method")(**RECIPE_SETTINGS[method])
-    settings = FitSettings(
-        output,
-        OptimiserSettings(optimiser="adamw", rate=rate, schedule="cosine", epochs=epochs, batch=8, clip=1.0),
-        **{"accumulate": 2, "augmentation": "strong", "seed": 3} | changes,  # type: ignore[arg-type]
-    )
-    header = CheckpointHeader(method=method, network=NETWORKS[method], preprocessing=Preprocessing(size=SIZE))
-    fabric = Fabric(accelerator="cpu", devices=1)
-    kinds = method in ("cgd", "gicd")
-    history = fit(
-        network, recipe, header, train=drawn(images, kinds=kinds), validate=drawn(4, seed=1, kinds=kinds),
-        settings=settings, fabric=fabric, resume=resume,
-    )  # fmt: skip
-    return [record.loss for record in history]
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path)
+from salience.training.run_state import BEST_FILE, LAST_FILE, STATE_FILE
+from salience.training.trainer import Trainer
+from tests.small_runs import NETWORK, SIZE, run, weights_of
 
 
 @pytest.mark.parametrize("method", RECIPES)
@@ -109,25 +38,24 @@ def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Pat
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(tmp_path / "whole", epochs=3, method=method, images=16)
-
-    from salience.training import fit as module
+    """With accumulation and a moving average, which is what the checkpoint has; the loss is that of the other."""
+    whole = run(tmp_path / "whole", epochs=3, method=method, images=16, optimiser={"average": 0.9})
 
     calls = []
-    original = module._validate
+    original = Trainer.validate
 
-    def stop_in_second_epoch(*args: object) -> dict[str, float]:
+    def stop_in_second_epoch(trainer: Trainer, data: Any) -> dict[str, float]:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(*args)  # type: ignore[arg-type]
+        return original(trainer, data)
 
-    monkeypatch.setattr(module, "_validate", stop_in_second_epoch)
+    monkeypatch.setattr(Trainer, "validate", stop_in_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", epochs=3, method=method, images=16)
+        run(tmp_path / "cut", epochs=3, method=method, images=16, optimiser={"average": 0.9})
     monkeypatch.undo()
     torch.manual_seed(12345)
-    assert run(tmp_path / "cut", epochs=3, method=method, images=16, resume=True) == whole
+    assert run(tmp_path / "cut", epochs=3, method=method, images=16, optimiser={"average": 0.9}, resume=True) == whole
     first, second = weights_of(tmp_path / "whole" / LAST_FILE), weights_of(tmp_path / "cut" / LAST_FILE)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -296,6 +224,9 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+SMALL_CPU = ("multis", "--synthetic", "8", "--size", "32", "32", "--accelerator", "cpu")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -313,6 +244,10 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
         (["multis", "--synthetic", "8", "--weights", "nowhere.safetensors"], "nowhere"),
         (["multis", "--data", "nowhere"], "no such folder"),
         (["multis", "--synthetic", "8", "--size", "32", "32", "--accelerator", "abacus"], "abacus"),
+        (["multis", "--synthetic", "8", "--size", "32", "32", "--precision", "8"], "32-true, bf16-mixed, 16-mixed"),
+        ([*SMALL_CPU, "--precision", "16-mixed"], "choose bf16-mixed"),
+        (["multis", "--synthetic", "8", "--initial", "nowhere.safetensors"], "nowhere"),
+        (["multis", "--synthetic", "8", "--initial", "a", "--weights", "b"], "give one of them"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(

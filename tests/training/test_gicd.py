@@ -16,10 +16,18 @@ from salience.export.reverse_mode import capture, value_and_gradient
 from salience.runtime.errors import CheckpointError
 from salience.training.checkpoint import CheckpointHeader, build_network
 from salience.training.data.scenes import scenes, scenes_of_kinds
-from salience.training.fit import LAST_FILE, FitSettings, fit
-from salience.training.networks.gicd import GradientInduced, channel_weights, consensus, resize, sharpen
+from salience.training.fit import fit
+from salience.training.networks.gicd import (
+    GradientInduced,
+    RetainingBlock,
+    channel_weights,
+    consensus,
+    resize,
+    sharpen,
+)
 from salience.training.preprocessing import Preprocessing
 from salience.training.recipes.gicd import GradientInducedRecipe
+from salience.training.run_state import LAST_FILE, FitSettings
 from tests.released_gicd import released_maps, released_weights, small_vgg
 
 SIZE = (64, 96)
@@ -438,3 +446,13 @@ def test_sharpness_multiplies_the_logits(sharpness: float) -> None:
     torch.testing.assert_close(sharpen(logits.sigmoid(), sharpness), (sharpness * logits).sigmoid(), rtol=1e-12, atol=0)
     ends = torch.tensor([0.0, 0.5, 1.0])
     assert torch.equal(sharpen(ends, sharpness), ends)
+
+
+def test_without_retaining_a_coarser_map_weighs_no_features() -> None:
+    block = RetainingBlock(5, 4, norm=False, retaining=False)
+    pyramid, feature = torch.randn(1, 4, 3, 3), torch.randn(1, 5, 6, 6)
+    dark, bright = (block(pyramid, torch.full((1, 1, 3, 3), value), feature)[1] for value in (0.0, 1.0))
+    assert torch.equal(dark, bright)
+    block.retaining = True
+    dark, bright = (block(pyramid, torch.full((1, 1, 3, 3), value), feature)[1] for value in (0.0, 1.0))
+    assert not torch.equal(dark, bright)

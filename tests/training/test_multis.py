@@ -120,3 +120,19 @@ def test_the_papers_optimiser_is_the_default() -> None:
     defaults = MultiScaleRecipe().defaults()
     assert (defaults.optimiser, defaults.rate, defaults.momentum, defaults.decay) == ("sgd", 0.01, 0.9, 5e-4)
     assert (defaults.schedule, defaults.epochs, defaults.batch) == ("plateau", 80, 256)
+
+
+def test_parts_of_the_method_can_be_left_out() -> None:
+    small = {"backbone": "mobilenet_v2", "width": 4}
+    image = torch.randn(2, 3, 64, 64)
+    plain: MultiScaleOutput = build_network("multis", small | {"scale_weights": False})(image)
+    assert plain.weights is None
+    assert torch.equal(plain.saliency, torch.cat(plain.maps, dim=1).sigmoid().amax(dim=1, keepdim=True))
+    mean: MultiScaleOutput = build_network("multis", small | {"fusion": "mean"})(image)
+    weights = mean.shares[:, :, None, None]
+    expected = (torch.cat(mean.maps, dim=1).sigmoid() * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1)[:, None]
+    assert torch.allclose(mean.saliency, expected, atol=1e-6)
+    batch = {"image": image, "mask": torch.ones(2, 1, 64, 64), "scales": torch.zeros(2, 3)}
+    network = build_network("multis", small | {"scale_weights": False})
+    loss, _ = MultiScaleRecipe().loss(network, batch)
+    assert torch.isfinite(loss)

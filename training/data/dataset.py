@@ -13,8 +13,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..preprocessing import Preprocessing
+from .pasting import free_strip, paste
 
-Augmentation = Literal["none", "paper", "strong"]
+# "paste" is "strong" and, where masks say what the object is, copy-paste.
+Augmentation = Literal["none", "paper", "strong", "paste"]
+# How often "paste" puts a second object into a picture, and how often an object on another background.
+_SECOND_OBJECT, _OTHER_BACKGROUND = 0.25, 0.25
 
 
 class Loadable(Protocol):
@@ -50,8 +54,24 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
             picture, target = augmented(self.samples[index], self.augmentation, self.preprocessing.size)
+            if self.augmentation == "paste":
+                picture, target = self._pasted(picture, target)
             labels = self.labels(target)
         return {"image": self.preprocessing.normalise(picture), "mask": target, **labels}
+
+    def _pasted(self, picture: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture as it is, or with another's object, or its object where another picture has none."""
+        draw = float(torch.rand(()))
+        if draw >= _SECOND_OBJECT + _OTHER_BACKGROUND:
+            return picture, target
+        other = self.samples[int(torch.randint(len(self.samples), ()))]
+        other_picture, other_target = augmented(other, self.augmentation, self.preprocessing.size)
+        if draw < _SECOND_OBJECT:
+            return paste(picture, target, other_picture, other_target)
+        background = free_strip(other_picture, other_target)
+        if background is None:
+            return picture, target
+        return paste(background, torch.zeros_like(target), picture, target)
 
 
 def augmented(sample: Loadable, augmentation: Augmentation, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -72,7 +92,7 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
         case "paper":  # flips and rescaling (MultiS, section 3.1)
             crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(0.9, 1.11), antialias=True)
             return v2.Compose([v2.RandomHorizontalFlip(), crop])
-        case "strong":
+        case "strong" | "paste":
             crop = v2.RandomResizedCrop(list(size), scale=(0.5, 1.0), ratio=(0.75, 1.33), antialias=True)
             colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
             return v2.Compose(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salience.runtime.errors import DataError
-from salience.runtime.images import SUFFIXES, decode, decode_mask
+from salience.runtime.images import decode, decode_mask
 from salience.runtime.splits import Part, read_part
 
 ItemT = TypeVar("ItemT")
@@ -47,22 +47,6 @@ class Sample:
         return image, mask
 
 
-def find_pairs(root: Path) -> list[Sample]:
-    """The pairs `images/**/X.(jpg|png|...)` and `masks/**/X.(png|...)` below `root`, sorted by name.
-
-    Raises:
-        DataError: a folder is missing or empty, or images lack masks (the message names some).
-    """
-    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
-    lonely = sorted(images.keys() - masks.keys())
-    if lonely:
-        raise DataError(
-            f"data {root}: {len(lonely)} of {len(images)} images have no mask ({', '.join(lonely[:5])}"
-            f"{', ...' if len(lonely) > 5 else ''}); expected masks/<same path and stem>.png."
-        )
-    return [Sample(f"{root.name}/{stem}", images[stem], (masks[stem],)) for stem in sorted(images)]
-
-
 def merge_identical(samples: Iterable[Sample]) -> list[Sample]:
     """One sample for files of the same bytes, its mask the union of theirs, under the first name."""
     merged: dict[str, Sample] = {}
@@ -95,19 +79,6 @@ def split_by_seed(samples: Sequence[Sample], *, fraction: float, seed: int) -> t
     shuffled = random.Random(seed).sample(list(samples), len(samples))  # noqa: S311
     count = min(max(1, round(fraction * len(samples))), len(samples) - 1)
     return shuffled[count:], shuffled[:count]
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"data {folder}: no such folder; expected images/ and masks/ below {folder.parent}.")
-    found = {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    }
-    if not found:
-        raise DataError(f"data {folder}: no images; expected files ending in {', '.join(sorted(SUFFIXES))}.")
-    return found
 
 
 def spread(items: Sequence[ItemT], count: int) -> list[ItemT]:

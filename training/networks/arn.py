@@ -21,6 +21,8 @@ class AttentionRecurrentSettings(BaseModel):
     `width` is the channel count at level 4, halved at level 3 and again at level 2 (the paper names none).
     `steps`, `alpha` and `beta` are those of the recurrent layers. `norm` puts batch norm behind the
     deconvolutions and the convolutions after each concatenation (not in the paper; it folds away at inference).
+    To see what the paper's parts are worth: without `attention` the self-attention is left out, and with 0 `steps`
+    a recurrent layer is its feed-forward convolution.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +33,7 @@ class AttentionRecurrentSettings(BaseModel):
     alpha: float = Field(default=1e-3, ge=0)
     beta: float = Field(default=0.75, ge=0)
     norm: bool = False
+    attention: bool = True
 
 
 class AttentionRecurrentOutput(NamedTuple):
@@ -123,7 +126,8 @@ class RecurrentConv(nn.Module):
     def __init__(self, channels: int, width: int, settings: AttentionRecurrentSettings) -> None:
         super().__init__()
         self.forwards = nn.Conv2d(channels, width, 3, padding=1)
-        self.recurrent = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        if settings.steps:
+            self.recurrent = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm = ResponseNorm(width, alpha=settings.alpha, beta=settings.beta)
         self.steps = settings.steps
 
@@ -147,7 +151,7 @@ class Stage(nn.Module):
             _conv(nn.Conv2d(2 * width, width, 3, padding=1), settings),
             _conv(nn.Conv2d(width, width, 3, padding=1), settings),
         )
-        self.attention = SelfAttention(width)
+        self.attention = _attention(width, settings)
 
     def forward(self, x: Tensor, side: Tensor) -> Tensor:
         """`x` (N, inputs, h, w) and `side` (N, side, 2 h, 2 w) -> (N, width, 2 h, 2 w)."""
@@ -169,7 +173,7 @@ class AttentionRecurrent(nn.Module):
         self.backbone = Backbone(settings.backbone)
         _, f2, f3, f4, f5 = self.backbone.levels
         widths = [settings.width, settings.width // 2, settings.width // 4]
-        self.top = SelfAttention(f5.channels)
+        self.top = _attention(f5.channels, settings)
         self.stages = nn.ModuleList(
             Stage(inputs, level.channels, width, settings)
             for inputs, level, width in zip((f5.channels, *widths), (f4, f3, f2), widths, strict=False)
@@ -187,6 +191,10 @@ class AttentionRecurrent(nn.Module):
         # A 1x1 convolution and a bilinear resize may change places; this way round it is cheaper.
         logits = F.interpolate(self.classifier(x), size=image.shape[2:], mode="bilinear", align_corners=False)
         return AttentionRecurrentOutput(logits)
+
+
+def _attention(channels: int, settings: AttentionRecurrentSettings) -> nn.Module:
+    return SelfAttention(channels) if settings.attention else nn.Identity()
 
 
 def _conv(layer: nn.Conv2d | nn.ConvTranspose2d, settings: AttentionRecurrentSettings) -> nn.Sequential:

@@ -23,7 +23,8 @@ class GradientInducedSettings(BaseModel):
     "average" as in the gradient's own path (MobileNetV2 has but one). Not in the paper, and off by default: `norm`
     puts batch norm behind the decoder's convolutions (it folds away at inference); `dropout` is the share of the
     channels of F5 that training leaves out, against learning its few classes by heart; `sharpness` is what the finest
-    map's logits are multiplied by when it is served, so that it is crisper.
+    map's logits are multiplied by when it is served, so that it is crisper. Without `retaining` a finer level's
+    features are taken as they are, not weighed by the coarser map (eq. 2), which shows what that is worth.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class GradientInducedSettings(BaseModel):
     norm: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
     sharpness: float = Field(default=1.0, gt=0, le=20)
+    retaining: bool = True
 
 
 class GradientInducedOutput(NamedTuple):
@@ -84,7 +86,8 @@ class GradientInduced(nn.Module):
             nn.Dropout2d(settings.dropout), nn.Conv2d(top.channels, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1)
         )
         self.blocks = nn.ModuleList(
-            RetainingBlock(level.channels, width, norm=settings.norm) for level in reversed(finer)
+            RetainingBlock(level.channels, width, norm=settings.norm, retaining=settings.retaining)
+            for level in reversed(finer)
         )
         for part in (self.reduce, self.blocks):
             part.apply(_initialise)
@@ -205,8 +208,9 @@ def decode(reduce: nn.Module, blocks: nn.ModuleList, features: Sequence[Tensor],
 class RetainingBlock(nn.Module):
     """One step of the attention retaining module (eq. 2)."""
 
-    def __init__(self, channels: int, width: int, *, norm: bool) -> None:
+    def __init__(self, channels: int, width: int, *, norm: bool, retaining: bool = True) -> None:
         super().__init__()
+        self.retaining = retaining
         self.reduce = nn.Sequential(*_conv(channels, width, norm=norm), nn.ReLU(), *_conv(width, width, norm=norm))
         self.enhance = nn.Sequential(*_conv(width, width, norm=norm), nn.ReLU(), *_conv(width, width, norm=norm))
         self.detect = nn.Sequential(
@@ -220,7 +224,7 @@ class RetainingBlock(nn.Module):
     def forward(self, pyramid: Tensor, saliency: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
         """The coarser P (N, width, ...) and S (N, 1, ...), and this level's feature -> this level's P and S."""
         size = feature.shape[2:]
-        retained = self.reduce(resize(saliency, size) * feature)
+        retained = self.reduce(resize(saliency, size) * feature if self.retaining else feature)
         pyramid = self.enhance(resize(pyramid, size) + retained)
         return pyramid, self.detect(pyramid).sigmoid()
 

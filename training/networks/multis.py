@@ -5,7 +5,7 @@ Equation and table numbers are the paper's, "Deep Learning Based Salient Region 
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,9 @@ class MultiScaleSettings(BaseModel):
     `width` is the channel count of every deconvolution and lateral convolution, `hidden` that of the
     weight head. `norm` puts batch norm behind the deconvolutions and laterals and a ReLU behind each
     top-down sum (not in the paper; it folds away at inference). `dropout` acts in the weight head,
-    `decoder_dropout` behind each deconvolution of the map heads (the paper has .5 on every layer).
+    `decoder_dropout` behind each deconvolution of the map heads (the paper has .5 on every layer). To see what the
+    paper's parts are worth: without `scale_weights` all maps weigh alike, `fusion` "mean" takes the weighted mean
+    in place of the largest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,18 +33,28 @@ class MultiScaleSettings(BaseModel):
     norm: bool = False
     dropout: float = Field(default=0.5, ge=0, lt=1)
     decoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    scale_weights: bool = True
+    fusion: Literal["maxout", "mean"] = "maxout"
 
 
 class MultiScaleOutput(NamedTuple):
-    """Logits of the three maps S2, S3, S4, each (N, 1, H, W), and of their weights (N, 3), same order."""
+    """Logits of the maps S2, S3, S4, each (N, 1, H, W), and of their weights (N, 3), if there are any; how to fuse."""
 
     maps: tuple[Tensor, Tensor, Tensor]
-    weights: Tensor
+    weights: Tensor | None
+    fusion: Literal["maxout", "mean"] = "maxout"
+
+    @property
+    def shares(self) -> Tensor:
+        """The maps' weights (N, 3) in [0, 1]."""
+        if self.weights is None:
+            return self.maps[0].new_ones(len(self.maps[0]), len(self.maps))
+        return self.weights.sigmoid()
 
     @property
     def saliency(self) -> Tensor:
         """The fused map S, (N, 1, H, W) in [0, 1] (eq. 2)."""
-        return maxout_fusion(self.maps, self.weights.sigmoid())
+        return FUSIONS[self.fusion](self.maps, self.shares)
 
 
 def maxout_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -57,6 +69,16 @@ def maxout_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
     """
     scaled = [m.sigmoid() * w[:, None, None, None] for m, w in zip(maps, weights.unbind(dim=1), strict=True)]
     return functools.reduce(torch.maximum, scaled)
+
+
+def mean_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The mean of the maps at each pixel, by their weights; shapes as in `maxout_fusion`."""
+    shares = (weights / weights.sum(dim=1, keepdim=True))[:, :, None, None]
+    mean: Tensor = (torch.cat([m.sigmoid() for m in maps], dim=1) * shares).sum(dim=1, keepdim=True)
+    return mean
+
+
+FUSIONS = {"maxout": maxout_fusion, "mean": mean_fusion}
 
 
 class MultiScale(nn.Module):
@@ -77,14 +99,16 @@ class MultiScale(nn.Module):
         self.laterals = nn.ModuleList(_lateral(level.channels, width, norm=norm) for level in (f4, f3, f2))
         self.merge = nn.ReLU() if norm else nn.Identity()
         self.heads = nn.ModuleList(_map_head(settings, steps_up(level)) for level in (f4, f3, f2))
-        self.scale_weights = nn.Sequential(
-            nn.Linear(f5.channels, settings.hidden),
-            nn.ReLU(),
-            nn.Dropout(settings.dropout),
-            nn.Linear(settings.hidden, 3),
-        )
-        for part in (self.top_down, self.laterals, self.heads, self.scale_weights):
+        for part in (self.top_down, self.laterals, self.heads):
             part.apply(_initialise)
+        if settings.scale_weights:
+            self.scale_weights = nn.Sequential(
+                nn.Linear(f5.channels, settings.hidden),
+                nn.ReLU(),
+                nn.Dropout(settings.dropout),
+                nn.Linear(settings.hidden, 3),
+            )
+            self.scale_weights.apply(_initialise)
 
     def forward(self, image: Tensor) -> MultiScaleOutput:
         """Map and weight logits of `image` (N, 3, H, W)."""
@@ -93,7 +117,8 @@ class MultiScale(nn.Module):
         for up, lateral, head, feature in zip(self.top_down, self.laterals, self.heads, (f4, f3, f2), strict=True):
             merged = self.merge(up(merged) + lateral(feature))
             maps.append(head(merged))
-        return MultiScaleOutput((maps[2], maps[1], maps[0]), self.scale_weights(f5.mean(dim=(2, 3))))
+        weights = self.scale_weights(f5.mean(dim=(2, 3))) if self.settings.scale_weights else None
+        return MultiScaleOutput((maps[2], maps[1], maps[0]), weights, self.settings.fusion)
 
 
 def _deconv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:

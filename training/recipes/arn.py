@@ -6,16 +6,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..losses import soft_iou_loss
+from ..losses import soft_iou_loss, structure_loss
 from ..networks.arn import AttentionRecurrentOutput
 from ..optim import OptimiserSettings
 from ..recipe import Recipe
 
 
 class AttentionRecurrentRecipe(Recipe):
-    """Binary cross entropy; `iou` adds that much soft IoU loss (not in the paper, off by default)."""
+    """Binary cross entropy.
+
+    Beyond the paper, and off by default: `iou` adds that much soft IoU loss, `structure` that much structure loss.
+    """
 
     iou: float = Field(default=0.0, ge=0)
+    structure: float = Field(default=0.0, ge=0)
 
     def defaults(self) -> OptimiserSettings:
         """Adam as in section 4.3; the paper names neither batch nor length."""
@@ -28,4 +32,6 @@ class AttentionRecurrentRecipe(Recipe):
         saliency = output.saliency
         if self.iou:
             total = total + self.iou * soft_iou_loss(saliency, batch["mask"])
+        if self.structure:
+            total = total + self.structure * structure_loss(saliency, batch["mask"])
         return total, saliency

@@ -10,7 +10,7 @@ from pydantic import Field
 from skimage.measure import label
 from torch import Tensor, nn
 
-from ..losses import map_loss, soft_iou_loss
+from ..losses import map_loss, soft_iou_loss, structure_loss
 from ..networks.multis import MultiScaleOutput
 from ..optim import OptimiserSettings
 from ..recipe import Recipe
@@ -42,11 +42,13 @@ class MultiScaleRecipe(Recipe):
     """Loss of MultiS, eq. 3, 5, 6; the defaults are the paper's.
 
     `alpha` weighs the scale-weight loss. Beyond the paper, and off by default: `iou` adds that much
-    soft IoU loss on the fused map, `side` that much cross entropy on each of the three maps by itself.
+    soft IoU loss on the fused map, `structure` that much of the structure loss on it, `side` that much cross entropy on
+    each of the three maps by itself.
     """
 
     alpha: float = Field(default=0.1, ge=0)
     iou: float = Field(default=0.0, ge=0)
+    structure: float = Field(default=0.0, ge=0)
     side: float = Field(default=0.0, ge=0)
 
     def defaults(self) -> OptimiserSettings:
@@ -64,9 +66,13 @@ class MultiScaleRecipe(Recipe):
         output: MultiScaleOutput = network(batch["image"])
         saliency, mask = output.saliency, batch["mask"]
         total = map_loss(saliency, mask)
-        total = total + self.alpha * F.binary_cross_entropy_with_logits(output.weights.float(), batch["scales"])
+        if output.weights is not None:
+            weights = F.binary_cross_entropy_with_logits(output.weights.float(), batch["scales"])
+            total = total + self.alpha * weights
         if self.iou:
             total = total + self.iou * soft_iou_loss(saliency, mask)
+        if self.structure:
+            total = total + self.structure * structure_loss(saliency, mask)
         if self.side:
             sides = [F.binary_cross_entropy_with_logits(m.float(), mask) for m in output.maps]
             total = total + self.side * torch.stack(sides).mean()

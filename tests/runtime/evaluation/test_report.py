@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from salience.runtime.evaluation.command import Evaluation, ImageResult, evaluat
 from salience.runtime.evaluation.figures import draw_contact_sheet, draw_curves, extremes, printable
 from salience.runtime.evaluation.pairs import Pair
 from salience.runtime.evaluation.report import Report, write_report
+from tests.html_page import Page
 
 FILES = ["contact_sheet.png", "curves.png", "report.html", "scores.json"]
 
@@ -65,34 +65,6 @@ def size_of(png: bytes) -> tuple[int, int]:
         image.load()
         assert image.format == "PNG"
         return image.size
-
-
-class Page(HTMLParser):
-    """Collects a page's text and what it points to, and checks that its tags close in order."""
-
-    VOID = frozenset({"meta", "link", "img"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 def test_folder_is_made_and_holds_the_four_files(tmp_path: Path) -> None:
