@@ -57,9 +57,10 @@ def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimize
     if settings.backbone_rate == 0:
         for parameter in backbone:
             parameter.requires_grad_(False)
-    if isinstance(network.backbone, Backbone) and hasattr(network.backbone, "classifier"):
+    features = getattr(network, "backbone", None)
+    if isinstance(features, Backbone) and hasattr(features, "classifier"):
         # It has no part in the loss, and several processes wait for the gradient of all that is not frozen.
-        network.backbone.classifier.requires_grad_(False)
+        features.classifier.requires_grad_(False)
     if settings.freeze_norm:
         for module in network.modules():
             if isinstance(module, _BatchNorm):
