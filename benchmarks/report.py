@@ -106,7 +106,15 @@ def report_record(contents: Contents) -> dict[str, Any]:
             for rows in contents.sets.values() for found in comparisons(rows)
         ],
         "ablations": contents.ablations.model_dump(exclude={"runs"}) if contents.ablations else None,
-        "training": [run.model_dump(exclude_none=True) | {"hours": run.hours} for run in contents.runs],
+        "training": [
+            {
+                "method": run.method,
+                "folder": run.folder,
+                "hours": run.hours,
+                "epochs": [epoch.model_dump() for epoch in run.epochs],
+            }
+            for run in contents.runs
+        ],
     }  # fmt: skip
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from scipy.stats import spearmanr
 from skimage.color import rgb2gray, rgb2lab
 from skimage.filters import sobel
 from skimage.measure import label, perimeter_crofton
@@ -128,15 +128,7 @@ def spearman(first: Values, second: Values) -> float | None:
     """Spearman's rank correlation of (N,) and (N,); None of fewer than 3 values, or where one is constant."""
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
-def _ranks(values: Values) -> Values:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends: Any = np.cumsum(counts)
-    ranks: Values = (ends - (counts + 1) / 2)[places]
-    return ranks
+    return float(spearmanr(first, second).statistic)
 
 
 def unusual_words(values: dict[str, Values]) -> list[list[str]]:

@@ -1,45 +1,29 @@
 """Training runs and ablations, read from their files for the report."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
-from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from salience.runtime.errors import DataError
-
-T = TypeVar("T")
-
-
-class EpochScores(BaseModel):
-    """Of the validation part, in [0, 1]."""
-
-    f_max: float
-    mae: float
+from salience.training.curves import read_history
+from salience.training.run_state import EpochRecord
 
 
-class Epoch(BaseModel):
-    """An epoch of `history.json`."""
-
-    epoch: int
-    loss: float
-    scores: EpochScores
-    rate: float
-    seconds: float
-    images_per_second: float | None = None
-
-
-class TrainingRun(BaseModel):
+@dataclass(frozen=True)
+class TrainingRun:
     """The epochs of a run, at least one, and the method that it trained."""
 
     method: str
     folder: str
-    epochs: list[Epoch]
+    epochs: Sequence[EpochRecord]
 
     @property
-    def best(self) -> Epoch:
-        """The epoch of the largest max F, which is the one that training keeps."""
-        return max(self.epochs, key=lambda epoch: epoch.scores.f_max)
+    def best(self) -> EpochRecord:
+        """The epoch of the best validation score, which is the one that training keeps."""
+        return max(self.epochs, key=lambda epoch: epoch.quality)
 
     @property
     def hours(self) -> float:
@@ -92,7 +76,16 @@ def read_ablations(path: Path) -> Ablations:
     Raises:
         DataError: it is missing or damaged.
     """
-    return _read("ablations", path, TypeAdapter(Ablations), "JSON with runs and claims, as the ablations write it")
+    expected = "JSON with runs and claims, as the ablations write it"
+    try:
+        return Ablations.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"ablations {path}: cannot be read ({error.strerror}); expected {expected}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = " ".join(filter(None, [place, first["msg"]]))
+        raise DataError(f"ablations {path}: {reason}; expected {expected}.") from error
 
 
 def read_run(method: str, folder: Path) -> TrainingRun:
@@ -101,23 +94,7 @@ def read_run(method: str, folder: Path) -> TrainingRun:
     Raises:
         DataError: it is missing, damaged or empty.
     """
-    path = folder / "history.json"
-    epochs = _read("training run", path, TypeAdapter(list[Epoch]), "a list of epochs, as training writes it")
-    if not epochs:
-        raise DataError(f"training run {path}: holds no epochs; expected at least one.")
-    return TrainingRun(method=method, folder=folder.name, epochs=epochs)
-
-
-def _read(subject: str, path: Path, adapter: TypeAdapter[T], expected: str) -> T:
-    try:
-        return adapter.validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{subject} {path}: cannot be read ({error.strerror}); expected {expected}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = " ".join(filter(None, [place, first["msg"]]))
-        raise DataError(f"{subject} {path}: {reason}; expected {expected}.") from error
+    return TrainingRun(method, folder.name, read_history(folder))
 
 
 def unique_titles(runs: Sequence[TrainingRun]) -> list[str]:

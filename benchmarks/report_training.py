@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from benchmarks.markdown_text import error, share
 from benchmarks.report_blocks import Block, Grid, Heading, Pictures, Text
 from benchmarks.report_runs import Ablations, Claim, TrainingRun, Variant, unique_titles
-from salience.runtime.evaluation.figures import COLOURS, figure_png, new_figure
+from salience.training.curves import draw_history
 
 TRAINING_CURVES = "training.png"
 
@@ -31,26 +31,14 @@ def _run_cells(run: TrainingRun) -> list[str]:
     speeds = [epoch.images_per_second for epoch in run.epochs if epoch.images_per_second]
     best = run.best
     return [
-        str(len(run.epochs)), f"{run.hours:.2f}", f"{mean(speeds):.1f}" if speeds else "", str(best.epoch),
-        share(best.scores.f_max), error(best.scores.mae), f"{run.epochs[-1].loss:.4f}",
+        str(len(run.epochs)), f"{run.hours:.2f}", f"{mean(speeds):.1f}" if speeds else "", str(best.epoch + 1),
+        share(best.scores["f_max"]), error(best.scores["mae"]), f"{run.epochs[-1].loss:.4f}",
     ]  # fmt: skip
 
 
 def draw_training(runs: Sequence[TrainingRun]) -> bytes:
-    """PNG of loss, validation max F and MAE over the epochs, a line a run."""
-    figure = new_figure((12, 3.8 + 0.22 * ((len(runs) + 2) // 3)))
-    panels = figure.subplots(1, 3)
-    for index, (title, run) in enumerate(zip(unique_titles(runs), runs, strict=True)):
-        epochs = [epoch.epoch for epoch in run.epochs]
-        series = zip(*((e.loss, e.scores.f_max, e.scores.mae) for e in run.epochs), strict=True)
-        for axes, values in zip(panels, series, strict=True):
-            axes.plot(epochs, values, color=COLOURS[index % len(COLOURS)], marker=".", label=title)
-    for axes, title in zip(panels, ("loss of training", "max F of validation", "MAE of validation"), strict=True):
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(color="0.9")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure_png(figure)
+    """PNG of loss and validation scores over the epochs, a line a run."""
+    return draw_history([(title, run.epochs) for title, run in zip(unique_titles(runs), runs, strict=True)])
 
 
 def ablation_blocks(ablations: Ablations | None) -> list[Block]:

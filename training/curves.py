@@ -64,17 +64,29 @@ def plot_history(paths: Sequence[Path], output: Path) -> None:
     """
     if output.suffix.lower() != ".png":
         raise DataError(f"--output {output}: expected a name that ends in .png.")
-    runs = [read_history(path) for path in paths]
-    panels = ["loss", *dict.fromkeys(name for history in runs for record in history for name in record.scores)]
-    figure = new_figure((4.2 * len(panels), 3.6))
+    write_atomic(output, draw_history([(_title(path), read_history(path)) for path in paths]))
+
+
+def draw_history(runs: Sequence[tuple[str, Sequence[EpochRecord]]]) -> bytes:
+    """A PNG with a panel for the loss and for each validation score, a line for each run.
+
+    Args:
+        runs: of each its name and its epochs.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    panels = ["loss", *dict.fromkeys(name for _, history in runs for record in history for name in record.scores)]
+    figure = new_figure((4.2 * len(panels), 3.6 + 0.22 * ((len(runs) + 2) // 3)))
     for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for path, history, colour in zip(paths, runs, itertools.cycle(COLOURS)):
+        for (title, history), colour in zip(runs, itertools.cycle(COLOURS)):
             values = {r.epoch + 1: r.loss if name == "loss" else r.scores.get(name) for r in history}
-            axes.plot([*values], [*values.values()], color=colour, label=_title(path), marker="." * (len(values) == 1))
+            axes.plot([*values], [*values.values()], color=colour, label=title, marker=".")
         axes.set(title=_LABELS.get(name, name), xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="0.9")
-    figure.axes[0].legend(frameon=False)
-    write_atomic(output, figure_png(figure))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure_png(figure)
 
 
 def _title(path: Path) -> str:

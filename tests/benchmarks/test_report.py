@@ -178,7 +178,7 @@ def test_hours_and_the_best_epoch_of_a_run(tmp_path: Path) -> None:
     assert (run.hours, run.best.epoch) == (2, 1)
     blocks = report_blocks(Contents(HEADER, [], frozenset(), runs=[run]))
     (grid,) = (b for b in blocks if isinstance(b, Grid) and "hours" in b.columns)
-    assert grid.rows == [[f"arn, {tmp_path.name}", "3", "2.00", "12.5", "1", ".700", ".100", "0.5000"]]
+    assert grid.rows == [[f"arn, {tmp_path.name}", "3", "2.00", "12.5", "2", ".700", ".100", "0.5000"]]
     assert report_record(Contents(HEADER, [], frozenset(), runs=[run]))["training"][0]["hours"] == 2
 
 
@@ -193,9 +193,9 @@ def test_hours_and_the_best_epoch_of_a_run(tmp_path: Path) -> None:
             {"runs": [], "claims": [{**CLAIM, "rows": [{**CLAIM["rows"][0], "seeds": [0]}]}]},  # type: ignore[dict-item]
             "a score for each seed",
         ),
-        (lambda path: read_run("arn", path.parent), None, "cannot be read"),
-        (lambda path: read_run("arn", path.parent), [], "holds no epochs"),
-        (lambda path: read_run("arn", path.parent), [{"epoch": 0}], "0.loss"),
+        (lambda path: read_run("arn", path.parent), None, "expected the folder of a run"),
+        (lambda path: read_run("arn", path.parent), [], "no epoch yet"),
+        (lambda path: read_run("arn", path.parent), [{"epoch": 0}], "not the record of a run"),
     ],
 )
 def test_damaged_files_are_a_sentence(read: Callable[[Path], object], text: Any, message: str, tmp_path: Path) -> None:

@@ -35,19 +35,11 @@ def command(method: str, output: Path, batch: int) -> list[str]:
     ]  # fmt: skip
 
 
-def train_alone(monkeypatch: pytest.MonkeyPatch, method: str, output: Path) -> None:
-    from salience.training.cli import main
-
-    monkeypatch.setattr(sys, "argv", command(method, output, 2))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-
-
-def train_together(launcher: list[str], method: str, output: Path, *extra: str) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def train(launcher: list[str], method: str, output: Path, batch: int, *extra: str) -> str:
+    """In processes of its own, with one thread each; what it prints."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(
-        [*launcher, *command(method, output, 1), *extra], cwd=REPOSITORY, env=environment, capture_output=True,
+        [*launcher, *command(method, output, batch), *extra], cwd=REPOSITORY, env=environment, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -68,9 +60,9 @@ def check_equal(alone: Path, together: Path) -> None:
         assert first["scores"] == pytest.approx(second["scores"], abs=1e-4)
 
 
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train_alone(monkeypatch, "multis", tmp_path / "alone")
-    text = train_together([sys.executable], "multis", tmp_path / "together", "--devices", "2")
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    train([sys.executable], "multis", tmp_path / "alone", 2)
+    text = train([sys.executable], "multis", tmp_path / "together", 1, "--devices", "2")
     check_equal(tmp_path / "alone", tmp_path / "together")
     assert text.count("best.safetensors") == 1  # the first process speaks for both
     header, _ = load_checkpoint(tmp_path / "together" / LAST_FILE)
@@ -79,10 +71,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_torchrun_starts_the_processes_as_well(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    train_alone(monkeypatch, method, tmp_path / "alone")
+def test_torchrun_starts_the_processes_as_well(tmp_path: Path, method: str) -> None:
+    train([sys.executable], method, tmp_path / "alone", 2)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    train_together(torchrun, method, tmp_path / "together")
+    train(torchrun, method, tmp_path / "together", 1)
     check_equal(tmp_path / "alone", tmp_path / "together")
 
 
