@@ -17,11 +17,17 @@ FUZZ_SECONDS ?= 600
 
 quickstart: $(READY)
 	$(BIN)/python export/build_engine.py multis --precision fp32 fp16 --engine $(ENGINES) --output bundles/multis
-	$(BIN)/python benchmarks/sample_photos.py quickstart/photos
-	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/maps
-	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/cutouts --kind cutout
-	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/overlays --kind overlay
-	@echo "The pictures are in $(CURDIR)/quickstart: photos, maps, cutouts, overlays."
+	$(BIN)/python export/build_engine.py arn --engine onnxruntime --output bundles/arn
+	$(BIN)/python export/build_engine.py lps --engine onnxruntime --output bundles/lps
+	$(BIN)/python export/build_engine.py gicd --engine onnxruntime --output bundles/gicd
+	$(BIN)/python benchmarks/sample_photos.py quickstart/photos quickstart/cats
+	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/multis
+	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/multis-cutouts --kind cutout
+	$(BIN)/salience predict quickstart/photos --bundle bundles/multis --output quickstart/multis-overlays --kind overlay
+	$(BIN)/salience predict quickstart/photos --bundle bundles/arn --output quickstart/arn
+	$(BIN)/salience promote quickstart/photos --prior quickstart/multis --bundle bundles/lps --output quickstart/lps
+	$(BIN)/salience cosaliency quickstart/cats --bundle bundles/gicd --output quickstart/gicd
+	@echo "The pictures are in $(CURDIR)/quickstart: photos and cats, and what each method makes of them."
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -7,7 +7,6 @@ COMMON = (
     "--size", "160", "160", "--batch", "16", "--optimiser", "adamw", "--rate", "1e-3", "--backbone-rate", "0.3",
     "--freeze-levels", "2",
     "--decay", "0.05", "--schedule", "cosine", "--clip", "1", "--average", "0.99", "--augmentation", "strong",
-    "--precision", "bf16-mixed",
 )  # fmt: skip
 
 
@@ -43,16 +42,16 @@ class Claim:
 
 
 def _multis(name: str, *network: str) -> Variant:
-    return Variant("multis", name, ("width=48", "norm=true", *network), (), ("--epochs", "5"))
+    return Variant("multis", name, ("width=48", "norm=true", *network), (), ("--epochs", "4"))
 
 
 def _arn(name: str, *network: str) -> Variant:
-    return Variant("arn", name, ("width=64", "norm=true", *network), (), ("--epochs", "5"))
+    return Variant("arn", name, ("width=64", "norm=true", *network), (), ("--epochs", "4"))
 
 
 def _gicd(name: str, *network: str, jigsaw: float = 0.5) -> Variant:
     recipe = ("classes=classifier", "most=8", "cache=4", "bce=1", f"jigsaw={jigsaw}")
-    options = ("--epochs", "8", "--batch", "2", "--backbone-rate", "0", "--average", "0.95")
+    options = ("--epochs", "6", "--batch", "2", "--backbone-rate", "0", "--average", "0.95")
     return Variant("gicd", name, ("norm=true", "dropout=0.3", *network), recipe, options)
 
 

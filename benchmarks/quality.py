@@ -4,9 +4,9 @@
         --precisions fp32 fp16-weights int8 --backends onnxruntime openvino --json quality.json --markdown quality.md \
         --report report --ablations ablations.json --runs multis=runs/multis
 
-DATA holds splits.json and the sets ecssd, horses and coseg. What a bundle lacks is a row "not built", what fails a row
-with the reason; neither stops the run. The report shows pictures of DATA, so its folder is best outside of the
-repository; its JSON and Markdown show none.
+DATA holds splits.json and the sets ecssd, horses and coseg. A second bundle of a method has a label: multis:mirror=DIR.
+What a bundle lacks is a row "not built", what fails a row with the reason; neither stops the run. The report
+shows pictures of DATA, so its folder is best outside of the repository; its JSON and Markdown show none.
 """
 
 import argparse
@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "metrics": f"pysodmetrics {version('pysodmetrics')}",
         "part": options.part,
         "limit": options.limit,
-        "bundles": {method: describe(bundle) for method, bundle in bundles.items()},
+        "bundles": {name: describe(bundle) for name, bundle in bundles.items()},
     }
     earlier = read_earlier(header, options) if options.add else []
     rows: list[Row] = []
-    stored = stored_rows(bundles, options) if options.report else []
-    for bundle in bundles.values():
+    stored = stored_rows([b.manifest.method for b in bundles.values()], options) if options.report else []
+    for name, bundle in bundles.items():
         for found in method_rows(bundle, options):
-            rows = with_changes(in_order([*rows, *found]))
+            rows = with_changes(in_order([*rows, *(row.labelled(name.partition(":")[2]) for row in found)]))
             write(header, earlier, rows, options)
         if options.report:
             # What `lps` starts from stands among the stored maps.

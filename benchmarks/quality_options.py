@@ -15,9 +15,9 @@ from salience.runtime.manifest import Precision
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; `bundle` becomes a dict of method and folder, `ablations` and `runs` what their files hold."""
+    """The command line; `bundle` becomes a dict of METHOD[:LABEL] and folder, other files what they hold."""
     parser = argparse.ArgumentParser(description="Scores of every method, precision and backend.")
-    parser.add_argument("--bundle", nargs="+", required=True, metavar="METHOD=DIR")
+    parser.add_argument("--bundle", nargs="+", required=True, metavar="METHOD[:LABEL]=DIR")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--backends", nargs="+", default=["onnxruntime"], choices=list(BACKENDS))
     parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=get_args(Precision))
@@ -47,13 +47,13 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _folders(
     parser: argparse.ArgumentParser, option: str, texts: Sequence[str], known: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """METHOD=DIR of each text."""
+    """METHOD=DIR, or METHOD:LABEL=DIR, of each text."""
     found = []
     for text in texts:
-        method, _, folder = text.partition("=")
-        if method not in known or not folder:
+        name, _, folder = text.partition("=")
+        if name.partition(":")[0] not in known or not folder:
             parser.error(f"{option} {text}: expected METHOD=DIR with a method of {', '.join(known)}.")
-        found.append((method, folder))
+        found.append((name, folder))
     return found
 
 
@@ -72,9 +72,10 @@ def read_extras(options: argparse.Namespace, runs: Sequence[tuple[str, str]]) ->
 
 
 def open_bundles(folders: dict[str, str]) -> dict[str, Bundle]:
-    """The bundles by method, all of them checked before anything is scored."""
-    bundles = {method: Bundle(folder) for method, folder in folders.items()}
-    for method, bundle in bundles.items():
+    """The bundles by METHOD[:LABEL], all of them checked before anything is scored."""
+    bundles = {name: Bundle(folder) for name, folder in folders.items()}
+    for name, bundle in bundles.items():
+        method = name.partition(":")[0]
         if bundle.manifest.method != method:
-            raise SystemExit(f"--bundle {method}={bundle.path}: holds {bundle.manifest.method}, expected {method}.")
+            raise SystemExit(f"--bundle {name}={bundle.path}: holds {bundle.manifest.method}, expected {method}.")
     return bundles

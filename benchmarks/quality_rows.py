@@ -59,6 +59,10 @@ class Row:
         """Method and form."""
         return f"{self.method}, {self.form}" if self.form else self.method
 
+    def labelled(self, label: str) -> "Row":
+        """The row with `label` behind its form."""
+        return replace(self, form=", ".join(filter(None, [self.form, label])))
+
     def record(self) -> dict[str, Any]:
         """As it stands in the JSON file."""
         state = "scored" if self.scores else "not built" if self.reason == NOT_BUILT else "failed"

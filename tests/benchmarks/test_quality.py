@@ -252,6 +252,20 @@ def test_a_later_run_adds_other_methods(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path, "--add")
 
 
+def test_a_second_bundle_of_a_method_has_a_label(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "quality.json"
+    bundles = [f"multis={DEFAULT_BUNDLE}", f"multis:again={DEFAULT_BUNDLE}"]
+    quality.main(
+        ["--bundle", *bundles, "--data", str(data), "--precisions", BUILT, "--limit", "1", "--json", str(output)]
+    )
+    found = json.loads(output.read_text())
+    assert [*found["bundles"]] == ["multis", "multis:again"]
+    assert {(row["set"], row["form"]) for row in found["rows"]} == {
+        (name, form) for name in SETS for form in ("", "again")
+    }
+    assert len({row["f_max"] for row in found["rows"] if row["set"] == "ecssd"}) == 1
+
+
 @pytest.mark.parametrize("change", [{"part": "val"}, {"limit": 3}, {"evidence": {"commit": "another"}}])
 def test_a_run_is_added_to_one_of_its_kind(data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     output = tmp_path / "quality.json"
@@ -281,7 +295,7 @@ def test_a_report_has_the_methods_and_what_they_are_compared_with(data: Path, tm
     ("options", "message"),
     [
         (["--report", "r", "--ablations", "none.json"], "ablations none.json: cannot be read"),
-        (["--report", "r", "--runs", "multis=nowhere"], "history.json: cannot be read"),
+        (["--report", "r", "--runs", "multis=nowhere"], "history.json: No such file"),
     ],
 )
 def test_files_of_a_report_are_read_before_anything_is_scored(
