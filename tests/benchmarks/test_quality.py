@@ -295,7 +295,7 @@ def test_a_report_has_the_methods_and_what_they_are_compared_with(data: Path, tm
     ("options", "message"),
     [
         (["--report", "r", "--ablations", "none.json"], "ablations none.json: cannot be read"),
-        (["--report", "r", "--runs", "multis=nowhere"], "history.json: No such file"),
+        (["--report", "r", "--runs", "multis=nowhere"], "history nowhere: No such file"),
     ],
 )
 def test_files_of_a_report_are_read_before_anything_is_scored(
