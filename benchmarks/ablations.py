@@ -29,7 +29,6 @@ from benchmarks.ablation_verdict import Outcome, decided
 from benchmarks.evidence import Evidence
 from salience.runtime.files import atomic_path, write_atomic
 
-SETS = ("ecssd", "horses", "coseg")
 SCORES_FILE = "scores.npz"
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,7 +106,7 @@ def run(job: tuple[Variant, int], options: argparse.Namespace) -> str:
 
 def command(variant: Variant, seed: int, folder: Path, options: argparse.Namespace) -> list[str]:
     """The training of a run."""
-    data = [part for name in SETS for part in ("--data", str((options.data / name).resolve()))]
+    data = [part for name in variant.sets for part in ("--data", str((options.data / name).resolve()))]
     return [
         sys.executable, str(_ROOT / "training/train.py"), variant.method, *data,
         "--splits", str((options.data / "splits.json").resolve()), "--backbone", "mobilenet_v2",

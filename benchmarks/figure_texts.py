@@ -1,5 +1,6 @@
 """What README and benchmarks/README say of stored measurements: each function makes a block's text of its JSON."""
 
+from statistics import mean
 from typing import Any
 
 from benchmarks.markdown_text import error, markdown_table, megabytes, ratio, seconds, sentences, share
@@ -18,6 +19,19 @@ def export_gains(memory: Rows, speed: Rows) -> str:
         f"{share(ten['ours']['to_first'], 2)} times one, and run {ratio(ten['released_eager']['to_ours'])} times as "
         "fast as the released form in PyTorch ([measured](benchmarks/README.md) on two CPU cores)."
     )
+
+
+def ablations(results: dict[str, Rows]) -> str:
+    """Each claim, its two sides as means over the seeds, and the verdict."""
+    table = []
+    for found in results["claims"]:
+        scores = [
+            " / ".join(share(mean(row["scores"][key]), 3 if key == "f_max" else 4) for row in found["rows"])
+            for key in ("f_max", "mae")
+        ]
+        seeds = max(len(row["seeds"]) for row in found["rows"]) or ""
+        table.append([found["method"], found["claim"], *scores, str(seeds), found["verdict"]])
+    return markdown_table(["", "claim", "max F: with / without", "MAE: with / without", "seeds", "verdict"], table)
 
 
 def promotion(curves: dict[str, Rows]) -> str:

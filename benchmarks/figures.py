@@ -35,6 +35,7 @@ class Figure:
 
 
 FIGURES = {
+    "ablations": Figure(texts.ablations, ("ablations",)),
     "attention_memory": Figure(texts.attention_memory, ("arn_memory",)),
     "choices": Figure(speed_texts.choices, ("choices",)),
     "curves": Figure(speed_texts.curves, ("curves",)),
@@ -50,6 +51,7 @@ FIGURES = {
     "photo_steps": Figure(latency_texts.photo_steps, ("latency",)),
     "object_steps": Figure(texts.object_steps, ("cgd_quality",)),
     "objects": Figure(texts.objects, ("cgd_quality",)),
+    "pretrained": Figure(quality_texts.pretrained, ("pretrained",)),
     "promoter_rounding": Figure(texts.promoter_rounding, ("lps_speed",)),
     "promoter_speed": Figure(texts.promoter_speed, ("lps_speed",)),
     "promotion": Figure(texts.promotion, ("lps_promotion",)),

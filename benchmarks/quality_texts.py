@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.markdown_text import change, error, markdown_table, sentences, share
 from benchmarks.quality_rows import MARKED_CHANGE, NOT_BUILT
+from benchmarks.quality_studies import PRIORS, SINGLE
 
 Record = dict[str, Any]
 
@@ -28,6 +29,23 @@ def quality(results: Record) -> str:
         f"{backends}. Bold: by more than {share(MARKED_CHANGE)}.{_int8_layers(results['bundles'])}"
     )
     return f"{markdown_table(columns, table)}\n\n{sentences(note)}"
+
+
+def pretrained(results: Record) -> str:
+    """A line for each method that sees one picture, with its scores on every set, and for the stored maps of CSNet."""
+    found = {
+        (_name(row), row["set"]): row
+        for row in results["rows"]
+        if (row["precision"], row["backend"]) == _REFERENCE and row["method"] in SINGLE - {"cgd"}
+    }
+    priors = next(r for r in results["rows"] if (r["method"], r["form"], r["set"]) == ("lps", PRIORS, "ecssd"))
+    found["CSNet's maps", "ecssd"] = priors
+    columns = ["test parts", *(f"{title}: {score}" for title in _SETS.values() for score in ("max F", "MAE"))]
+    table = []
+    for name in _distinct(name for name, _ in found):
+        rows = [found.get((name, set_name)) for set_name in _SETS]
+        table.append([name, *(cell for row in rows for cell in (_pair(row) if row else ("", "")))])
+    return markdown_table(columns, table)
 
 
 def quality_by_backend(results: Record) -> str:
@@ -82,15 +100,24 @@ def _lines(rows: Iterable[Record]) -> list[list[Record]]:
 def _head(line: list[Record], *, full: bool = False) -> list[str]:
     """Method, set and the scores of the reference, or of the yardstick."""
     first = line[0]
-    name = f"`{first['method']}`, {first['form']}" if first["form"] else f"`{first['method']}`"
     counts = _distinct(str(row["images"]) for row in line if row["images"])
-    head = [name, f"{_SETS.get(first['set'], first['set'])} ({', '.join(counts)})"]
+    head = [_name(first), f"{_SETS.get(first['set'], first['set'])} ({', '.join(counts)})"]
     keys = ("f_max", "mae", "s", "e_mean") if full else ("f_max", "mae")
     for row in line:
         if row["precision"] is None or (row["precision"], row["backend"]) == _REFERENCE:
             scores = [error(row[key]) if key == "mae" else share(row[key]) for key in keys if row[key] is not None]
             return [*head, *(scores or [_state(row), *[""] * (len(keys) - 1)])]
     return [*head, *[""] * len(keys)]
+
+
+def _name(row: Record) -> str:
+    """Method and form."""
+    return f"`{row['method']}`, {row['form']}" if row["form"] else f"`{row['method']}`"
+
+
+def _pair(row: Record) -> tuple[str, str]:
+    """Max F and MAE."""
+    return share(row["f_max"]), error(row["mae"])
 
 
 def _largest_changes(rows: list[Record]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from benchmarks import figures, latency_record
+from benchmarks.figure_texts import ablations
 from benchmarks.latency_texts import latency, latency_by_method, photo_steps
 from benchmarks.markdown_text import change, error, ratio, share
 from benchmarks.quality_rows import NOT_BUILT, Row, with_changes
-from benchmarks.quality_texts import int8_ways, quality, quality_by_backend
+from benchmarks.quality_texts import int8_ways, pretrained, quality, quality_by_backend
 from salience.runtime import DataError
 from salience.runtime.evaluation.metrics import Scores
 
@@ -133,6 +134,33 @@ def test_quality_by_backend_has_every_combination() -> None:
     assert head.endswith("| `fp32`, OpenVINO | `fp16-weights`, OpenVINO | `int8`, OpenVINO |")
     cells = "| .700 | .100 | .610 | .720 | 0, +.0002 | not built | **+.0100**, 0 | **-.0060**, +.0001 | failed |"
     assert line == f"| `cgd` | ECSSD (50) {cells}"
+
+
+def test_shipped_networks_stand_above_the_maps_of_csnet() -> None:
+    base = {"precision": "fp32", "backend": "onnxruntime", "form": "", "f_max": 0.8, "mae": 0.07}
+    rows = [
+        {**base, "method": "multis", "set": "ecssd"},
+        {**base, "method": "multis", "set": "coseg", "f_max": 0.7, "mae": 0.12},
+        {**base, "method": "multis", "set": "ecssd", "precision": "fp16", "f_max": 0.1},
+        {**base, "method": "multis", "form": "mirror", "set": "ecssd", "f_max": 0.81},
+        {**base, "method": "gicd", "set": "coseg"},
+        {**base, "method": "lps", "form": "the priors", "set": "ecssd", "precision": None, "backend": None},
+    ]
+    assert pretrained({"rows": rows}).splitlines()[2:] == [
+        "| `multis` | .800 | .0700 |  |  | .700 | .120 |",
+        "| `multis`, mirror | .810 | .0700 |  |  |  |  |",
+        "| CSNet's maps | .800 | .0700 |  |  |  |  |",
+    ]
+
+
+def test_ablations_have_both_sides_of_a_claim() -> None:
+    rows = [
+        {"variant": name, "seeds": [1, 2], "scores": {"f_max": [f_max, f_max + 0.02], "mae": [0.1, 0.1]}}
+        for name, f_max in (("whole", 0.8), ("without", 0.7))
+    ]
+    claim = {"method": "arn", "claim": "It helps.", "verdict": "holds", "rows": rows}
+    last = ablations({"claims": [claim]}).splitlines()[-1]
+    assert last == "| arn | It helps. | .810 / .710 | .1000 / .1000 | 2 | holds |"
 
 
 def test_ways_to_make_int8_stand_in_lines_and_backends_in_columns() -> None:
