@@ -396,11 +396,11 @@ def test_the_two_stages_follow_each_other_on_the_command_line(
         return output / "best.safetensors"
 
     first = train(tmp_path / "first", "--network", "stage=backbone", "width=4")
-    # At this rate the second stage leaves the weights where they are.
+    # At this rate the second stage leaves the weights where they are, but for what is 0.
     settings = ["--network", "width=4", "embedding=8", "--weights", str(first), "--rate", "1e-30"]
     second = train(tmp_path / "second", *settings)
     (_, before), (header, after) = load_checkpoint(first), load_checkpoint(second)
     trained, kept = (dict(network.get_submodule("backbone").named_parameters()) for network in (before, after))
-    assert all(torch.equal(trained[name], kept[name]) for name in trained)
+    assert max(float((trained[name] - kept[name]).abs().max()) for name in trained) < 1e-20
     assert header.training["backbone_weights"] == "best.safetensors"
     assert not any(name.startswith("pyramid") for name in after.state_dict())
