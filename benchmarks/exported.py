@@ -4,6 +4,7 @@ Nothing here loads PyTorch, so that a new process can be measured without it.
 """
 
 from benchmarks.forms import Call, Form, Workload
+from salience.runtime.backends.ov import openvino_core
 
 
 class ExportedForms:
@@ -34,12 +35,10 @@ class ExportedForms:
         return lambda: session.run(None, feeds)
 
     def _openvino_call(self, form: Form) -> Call:
-        import openvino
-
         config: dict[str, object] = {"INFERENCE_NUM_THREADS": form.threads}
         if form.precision == "fp32":
             config["INFERENCE_PRECISION_HINT"] = "f32"
-        compiled = openvino.Core().compile_model(str(self.workload.exported(form.batch)), "CPU", config)
+        compiled = openvino_core().compile_model(str(self.workload.exported(form.batch)), "CPU", config)
         if form.precision == "default":
             kind = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
             self.notes[form] = f"computes in {kind}"

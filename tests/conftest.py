@@ -1,7 +1,6 @@
 """Fixtures that the tests of all stages share."""
 
 import os
-import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
@@ -24,10 +23,6 @@ SMALL_SETTINGS: dict[str, dict[str, Any]] = {
 SIZE = (64, 96)
 # What `bundle_of` builds; int8 calibrates, and has its own tests.
 FLOAT_PRECISIONS: tuple[Any, ...] = ("fp32", "fp16", "fp16-weights")
-
-
-# Starting a program from a process that has trained much ended it with a segmentation fault (torch 2.15, Python 3.11).
-subprocess._USE_VFORK = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU."""
 
+import functools
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,25 @@ from .session import Session
 
 # On CPUs with bf16 units OpenVINO would compute in bf16 unless told which type is meant.
 CONFIG: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_CORE_LOCK = threading.Lock()
+
+
+def openvino_core() -> Any:
+    """The process's only `openvino.Core`, kept until it ends.
+
+    A Core's CPU plugin gives the calling thread a signal stack and, when the Core goes, puts back the one before. Of
+    two Cores the second puts back the first's, which is unmapped by then, and the next signal with a handler ends
+    the process.
+    """
+    with _CORE_LOCK:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoEngine(Engine):
@@ -46,14 +66,13 @@ class OpenVinoEngine(Engine):
         """See `Engine.open_graph`."""
         cls.require(options)
         import onnx.inliner
-        import openvino
 
         config = dict(CONFIG)
         if options.threads is not None:
             config["INFERENCE_NUM_THREADS"] = options.threads
         try:
             flat = onnx.inliner.inline_local_functions(onnx.load(path))
-            core = openvino.Core()
+            core = openvino_core()
             compiled = core.compile_model(core.read_model(flat.SerializeToString()), "CPU", config)
         except Exception as error:
             raise EngineError(f"openvino: cannot load {path.name} ({_last_line(error)}).") from error

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from salience.export.quantization import calibrate, check_int8, layers, quantize
+from salience.runtime.backends.ov import openvino_core
 from salience.runtime.errors import ExportError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -145,9 +146,9 @@ def test_a_layer_that_stays_fp32_keeps_its_weight(tmp_path: Path, kept: str) -> 
 
 
 def test_openvino_gives_the_same() -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model, feeds = quantized(LAYERS), pictures(4)
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )

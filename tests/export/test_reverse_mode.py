@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from salience.export.opset import OPSET
 from salience.export.reverse_mode import capture, value_and_gradient
+from salience.runtime.backends.ov import openvino_core
 from salience.runtime.errors import ExportError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -59,10 +60,10 @@ def run_onnx(model: ModelProto, *inputs: Tensor) -> list[Tensor]:
 
 def openvino_runner(model: ModelProto, folder: Path) -> Callable[[Tensor], list[Tensor]]:
     """By OpenVINO on the CPU, in fp32 also where the processor has bf16."""
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     onnx.save(model, folder / "step.onnx")
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(folder / "step.onnx", "CPU", options)
+    compiled = openvino_core().compile_model(folder / "step.onnx", "CPU", options)
     places = range(len(model.graph.output))
 
     def run(image: Tensor) -> list[Tensor]:

@@ -76,6 +76,8 @@ def test_torchrun_starts_the_processes_as_well(tmp_path: Path, method: str) -> N
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     train(torchrun, method, tmp_path / "together", 1)
     check_equal(tmp_path / "alone", tmp_path / "together")
+    header, _ = load_checkpoint(tmp_path / "together" / LAST_FILE)
+    assert header.training["devices"] == 2
 
 
 def test_torchrun_and_devices_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
