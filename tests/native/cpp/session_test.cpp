@@ -1,6 +1,8 @@
 // Buffers that are bound once.
 #include "session.hpp"
 
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "bundle_of_test.hpp"
@@ -16,11 +18,21 @@ struct Fixture {
   Bundle bundle{bundle_of_test()};
   Engine engine{std::make_shared<Ort::Env>(ORT_LOGGING_LEVEL_ERROR, "test"), bundle, "saliency",
                 bundle.manifest().default_precision, EngineOptions{}};
-  std::vector<float> input = std::vector<float>(3 * 224 * 224, 0.25f);
+  std::int64_t height = bundle.manifest().input_size.first;
+  std::int64_t width = bundle.manifest().input_size.second;
+  std::vector<float> input = std::vector<float>(static_cast<std::size_t>(3 * height * width), 0.25f);
+
+  Shape shape(std::int64_t batch) const { return {batch, 3, height, width}; }
+
+  // As messages write it: "(2, 3, 288, 288)".
+  std::string text(const std::string& batch) const {
+    const std::string front = batch.empty() ? "(3, " : "(" + batch + ", 3, ";
+    return front + std::to_string(height) + ", " + std::to_string(width) + ")";
+  }
 };
 
 void gives_what_a_run_gives(const Fixture& fixture) {
-  const Shape shape = {1, 3, 224, 224};
+  const Shape shape = fixture.shape(1);
   Session session(fixture.engine, 1);
   session.feed("input", fixture.input, shape);
   session.run();
@@ -31,15 +43,15 @@ void gives_what_a_run_gives(const Fixture& fixture) {
 
 void what_was_taken_is_not_written_again(const Fixture& fixture) {
   Session session(fixture.engine, 1);
-  session.feed("input", fixture.input, {1, 3, 224, 224});
+  session.feed("input", fixture.input, fixture.shape(1));
   session.run();
   const std::vector<float> first = session.read("saliency");
   const Held held = session.take("saliency");
-  session.feed("input", std::vector<float>(fixture.input.size(), -1.0f), {1, 3, 224, 224});
+  session.feed("input", std::vector<float>(fixture.input.size(), -1.0f), fixture.shape(1));
   session.run();
   CHECK(session.read("saliency") != first);
   CHECK(floats_of(*held.buffer) == first);
-  CHECK_EQUAL(held.bytes(), std::size_t{4 * 224 * 224});
+  CHECK_EQUAL(held.bytes(), static_cast<std::size_t>(4 * fixture.height * fixture.width));
 }
 
 void refuses(const Fixture& fixture) {
@@ -51,19 +63,19 @@ void refuses(const Fixture& fixture) {
   CHECK_THROWS(EngineError, session.feed("other", fixture.input, {1}),
                "input 'other' is not known; the graph has input.");
   CHECK_THROWS(
-      EngineError, session.feed("input", fixture.input, {1, 3, 224, 224}),
-      "input: got float32 (1, 3, 224, 224), expected float32 (2, 3, 224, 224), what the session was opened for.");
-  CHECK_THROWS(EngineError, session.feed("input", fixture.input, {2, 3, 224, 224}), "what the session was opened for");
+      EngineError, session.feed("input", fixture.input, fixture.shape(1)),
+      "input: got float32 " + fixture.text("1") + ", expected float32 " + fixture.text("2") + ", what the session was opened for.");
+  CHECK_THROWS(EngineError, session.feed("input", fixture.input, fixture.shape(2)), "what the session was opened for");
   CHECK_THROWS(EngineError, session.link("saliency", "input"), "cannot become input");
-  CHECK_THROWS(EngineError, session.put("input", Held{}), "input: got float32 (), expected float32 (2, 3, 224, 224).");
+  CHECK_THROWS(EngineError, session.put("input", Held{}), "input: got float32 (), expected float32 " + fixture.text("2") + ".");
 }
 
 void engine_refuses_feeds_that_do_not_fit(const Fixture& fixture) {
   CHECK_THROWS(EngineError, fixture.engine.run({}), "inputs none given, expected input.");
   Tensors feeds;
-  feeds.add("input", view_of(fixture.input.data(), {3, 224, 224}));
+  feeds.add("input", view_of(fixture.input.data(), {3, fixture.height, fixture.width}));
   CHECK_THROWS(EngineError, fixture.engine.run(feeds),
-               "input: got float32 (3, 224, 224), expected float32 (batch, 3, 224, 224).");
+               "input: got float32 " + fixture.text("") + ", expected float32 " + fixture.text("batch") + ".");
 }
 
 }  // namespace
