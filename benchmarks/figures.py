@@ -51,7 +51,7 @@ FIGURES = {
     "photo_steps": Figure(latency_texts.photo_steps, ("latency",)),
     "object_steps": Figure(texts.object_steps, ("cgd_quality",)),
     "objects": Figure(texts.objects, ("cgd_quality",)),
-    "pretrained": Figure(quality_texts.pretrained, ("pretrained",)),
+    "pretrained": Figure(quality_texts.pretrained, ("quality",)),
     "promoter_rounding": Figure(texts.promoter_rounding, ("lps_speed",)),
     "promoter_speed": Figure(texts.promoter_speed, ("lps_speed",)),
     "promotion": Figure(texts.promotion, ("lps_promotion",)),
