@@ -13,8 +13,8 @@ namespace {
 
 void serves(const Detector& detector) {
   CHECK_EQUAL(detector.method(), "multis");
-  const auto [height, width] = detector.input_size();
-  CHECK(height >= 32 && height == width);
+  CHECK_EQUAL(detector.input_size().first, std::size_t{TEST_BUNDLE_HEIGHT});
+  CHECK_EQUAL(detector.input_size().second, std::size_t{TEST_BUNDLE_WIDTH});
   CHECK(detector.classes().empty());
   const std::vector<std::uint8_t> pixels = scene(60, 90), wide = scene(30, 200);
   const SaliencyMap map = detector.predict({pixels.data(), 60, 90});

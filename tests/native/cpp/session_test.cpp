@@ -24,10 +24,9 @@ struct Fixture {
 
   Shape shape(std::int64_t batch) const { return {batch, 3, height, width}; }
 
-  // As messages write it: "(2, 3, 288, 288)".
-  std::string text(const std::string& batch) const {
-    const std::string front = batch.empty() ? "(3, " : "(" + batch + ", 3, ";
-    return front + std::to_string(height) + ", " + std::to_string(width) + ")";
+  // A message's type and shape: "float32 (2, 3, 288, 288)" for "2, ".
+  std::string text(const std::string& front) const {
+    return "float32 (" + front + "3, " + std::to_string(height) + ", " + std::to_string(width) + ")";
   }
 };
 
@@ -64,10 +63,11 @@ void refuses(const Fixture& fixture) {
                "input 'other' is not known; the graph has input.");
   CHECK_THROWS(
       EngineError, session.feed("input", fixture.input, fixture.shape(1)),
-      "input: got float32 " + fixture.text("1") + ", expected float32 " + fixture.text("2") + ", what the session was opened for.");
+      "input: got " + fixture.text("1, ") + ", expected " + fixture.text("2, ") + ", what the session was opened for.");
   CHECK_THROWS(EngineError, session.feed("input", fixture.input, fixture.shape(2)), "what the session was opened for");
   CHECK_THROWS(EngineError, session.link("saliency", "input"), "cannot become input");
-  CHECK_THROWS(EngineError, session.put("input", Held{}), "input: got float32 (), expected float32 " + fixture.text("2") + ".");
+  CHECK_THROWS(EngineError, session.put("input", Held{}),
+               "input: got float32 (), expected " + fixture.text("2, ") + ".");
 }
 
 void engine_refuses_feeds_that_do_not_fit(const Fixture& fixture) {
@@ -75,7 +75,7 @@ void engine_refuses_feeds_that_do_not_fit(const Fixture& fixture) {
   Tensors feeds;
   feeds.add("input", view_of(fixture.input.data(), {3, fixture.height, fixture.width}));
   CHECK_THROWS(EngineError, fixture.engine.run(feeds),
-               "input: got float32 " + fixture.text("") + ", expected float32 " + fixture.text("batch") + ".");
+               "input: got " + fixture.text("") + ", expected " + fixture.text("batch, ") + ".");
 }
 
 }  // namespace
