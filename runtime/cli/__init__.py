@@ -1,4 +1,4 @@
-"""The `salience` command: predict, promote, cosaliency, evaluate, inspect, tune; one file each."""
+"""The `salience` command: predict, promote, cosaliency, serve, evaluate, inspect, tune; one file each."""
 
 import logging
 from typing import Annotated
@@ -10,6 +10,7 @@ from .evaluate import evaluate
 from .inspect_bundle import inspect_bundle
 from .predict import predict
 from .promote import promote
+from .serve import serve
 from .tune import tune_bundle
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(promote)
 app.command()(cosaliency)
+app.command()(serve)
 app.command("evaluate")(evaluate)
 app.command("inspect")(inspect_bundle)
 app.command("tune")(tune_bundle)
@@ -44,4 +46,4 @@ def version(
         typer.echo(f"salience {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command: predict, promote, cosaliency, evaluate, inspect or tune.")
+        raise typer.BadParameter("name a command: predict, promote, cosaliency, serve, evaluate, inspect or tune.")

@@ -45,12 +45,21 @@ class ObjectMap(SaliencyMap):
         """The name of the class."""
         return self.names[self.target]
 
+    @property
+    def probability(self) -> float:
+        """Of the class, in the unchanged picture."""
+        return float(self._probabilities()[self.target])
+
     def classes(self, count: int = 5) -> list[tuple[str, float]]:
         """The likeliest classes and their probabilities, the softmax of the logits."""
-        shares = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        shares /= shares.sum()
+        shares = self._probabilities()
         order = np.argsort(-shares, kind="stable")[:count]
         return [(self.names[index], float(shares[index])) for index in order]
+
+    def _probabilities(self) -> NDArray[np.float64]:
+        shares: NDArray[np.float64] = np.exp(self.logits.astype(np.float64) - self.logits.max())
+        shares /= shares.sum()
+        return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +149,11 @@ class ClampedDescentDetector(Detector):
         whole = self.finish(prepared, self._map(prepared, found, preset)[None])
         return ObjectMap(whole.values, whole.image, found.target, found.logits, self.names)
 
-    def infer(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Maps (N, 1, h, w) of the classes that the classifier sees, with the default parameters."""
-        preset = PRESETS["default"]
-        found = self.descend(prepared, [None] * len(prepared), preset.descent)
+    def infer(
+        self, prepared: Sequence[Prepared], *, target: str | int | None = None, preset: Preset = PRESETS["default"]
+    ) -> NDArray[np.float32]:
+        """Maps (N, 1, h, w) of a class's objects, of the class that the classifier sees in each picture by default."""
+        found = self.descend(prepared, [self.class_index(target)] * len(prepared), preset.descent)
         maps = [self._map(p, d, preset) for p, d in zip(prepared, found, strict=True)]
         return np.array(maps, dtype=np.float32).reshape(-1, 1, *self.bundle.manifest.input_size)
 

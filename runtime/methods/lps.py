@@ -13,7 +13,7 @@ from ..backends.session import Session
 from ..detector import Detector, Prepared
 from ..driver import LoopPool, iterate
 from ..errors import ImageError, SalienceError
-from ..images import ImageSource, decode_map
+from ..images import MAX_PIXELS, ImageSource, decode_map
 from ..saliency import SaliencyMap
 
 # A map, or what makes one of a picture (H, W, 3) uint8 RGB: another bundle's `predict`, or any function.
@@ -73,13 +73,15 @@ class PromoterDetector(Detector):
         (maps,) = self.refine([pair], iterations, every=True)
         return [self.finish(pair, values) for values in maps]
 
-    def prepare_pair(self, image: ImageSource, prior: Prior, *, empty: EmptyPrior = "error") -> PreparedPair:
+    def prepare_pair(
+        self, image: ImageSource, prior: Prior, *, empty: EmptyPrior = "error", max_pixels: int = MAX_PIXELS
+    ) -> PreparedPair:
         """Decode a picture and its prior and bring both to the network's size; see `promote`."""
         if empty not in get_args(EmptyPrior):
             raise SalienceError(f"empty {empty!r} is not known: choose one of {', '.join(get_args(EmptyPrior))}.")
-        prepared = self.prepare(image)
+        prepared = self.prepare(image, max_pixels=max_pixels)
         found = prior(prepared.image) if callable(prior) else prior
-        values = decode_map(found.values if isinstance(found, SaliencyMap) else found)
+        values = decode_map(found.values if isinstance(found, SaliencyMap) else found, max_pixels=max_pixels)
         if empty == "error":
             _check_regions(values)
         return PreparedPair(prepared.image, prepared.tensor, self._stretch(values))

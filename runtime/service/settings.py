@@ -1,0 +1,98 @@
+"""How a service is set up: what it serves, where it listens, and its limits."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..bundle import DEFAULT_BUNDLE
+from ..detector import BackendName
+from ..errors import SalienceError
+from ..manifest import Precision
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may ask for.
+
+    Attributes:
+        bytes: of one request.
+        json_bytes: of one request that is all JSON, which takes many times its size in memory.
+        pixels: of one picture, and of all pictures of one group.
+        images: in one request.
+        queue: requests that may wait or run; beyond it a request is answered with 503.
+        timeout_s: for one request, from its first byte to its answer.
+    """
+
+    bytes: int = 64 << 20
+    json_bytes: int = 16 << 20
+    pixels: int = 50_000_000
+    images: int = 64
+    queue: int = 64
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """A service.
+
+    Attributes:
+        bundles: folder by model name.
+        host: address to listen at.
+        port: of HTTP.
+        grpc_port: of gRPC; None for no gRPC.
+        limits: see `Limits`.
+        calls: engine calls at once.
+        batch: pictures of several requests in one engine call, at most.
+        delay_s: how long a picture waits for others to share its engine call.
+        threads: CPU threads of one engine call; None for as many as the bundle was measured to be fastest with.
+        grace_s: for what is under way when the service is told to stop.
+        reload_s: how often a bundle is looked at for a change; 0 for never.
+        token: what clients must show; None for an open service.
+        backend: see `detector.load`.
+        precision: see `detector.load`.
+        device: see `detector.load`.
+    """
+
+    bundles: dict[str, Path]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_port: int | None = 8081
+    limits: Limits = Limits()
+    calls: int = 1
+    batch: int = 1
+    delay_s: float = 0.002
+    threads: int | None = None
+    grace_s: float = 30.0
+    reload_s: float = 5.0
+    token: str | None = None
+    backend: BackendName = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+    device: str = "auto"
+
+
+def named_bundles(options: Sequence[str]) -> dict[str, Path]:
+    """`["bundles/arn", "best=bundles/multis"]` -> folder by name; none for the bundle that ships with the package.
+
+    Raises:
+        SalienceError: a name is there twice, or cannot be a part of a URL.
+    """
+    if not options:
+        return {"multis": DEFAULT_BUNDLE}
+    found: dict[str, Path] = {}
+    for option in options:
+        name, equals, folder = option.partition("=")
+        path = Path(folder if equals else option)
+        name = name if equals else path.resolve().name
+        if not _NAME.fullmatch(name):
+            raise SalienceError(
+                f"--bundle {option}: {name!r} cannot name a model, expected letters, digits, '.', '_' and '-'; "
+                "give it a name: --bundle NAME=FOLDER."
+            )
+        if name in found:
+            raise SalienceError(f"--bundle {option}: there is a model {name} already; give one: --bundle NAME=FOLDER.")
+        found[name] = path
+    return found
