@@ -13,7 +13,9 @@ NATIVE_PYTHON := build/venv/bin/python
 NATIVE = cmake --preset $(1) -DPython3_EXECUTABLE=$(CURDIR)/$(NATIVE_PYTHON) && cmake --build --preset $(1) --parallel $(JOBS)
 FUZZ_SECONDS ?= 600
 
-.PHONY: quickstart test test-all lint format default-bundle native native-cuda sanitize fuzz clean
+SERVING := tests/runtime/service tests/runtime/scale tests/runtime/video tests/export/model_repository tests/test_docs.py
+
+.PHONY: quickstart test test-all test-serving lint format default-bundle native native-cuda sanitize fuzz clean
 
 quickstart: $(READY)
 	$(BIN)/python export/build_engine.py multis --precision fp32 fp16 --engine $(ENGINES) --output bundles/multis
@@ -34,6 +36,11 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m ""
+
+# In the environment of the other tests, into which the 200 packages of the services go only here.
+test-serving: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,serving]'
+	$(BIN)/python -m pytest $(SERVING)
 
 lint: $(READY)
 	$(BIN)/ruff check $(LINTED)

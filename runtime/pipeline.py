@@ -85,9 +85,9 @@ def run_jobs(
         ThreadPoolExecutor(calls) as engines,
     ):
         try:
-            decoded = _ahead(readers, lambda job: detector.prepare(job.source), jobs, ahead=workers + batch)
+            decoded = run_ahead(readers, lambda job: detector.prepare(job.source), jobs, ahead=workers + batch)
             groups = _batches(decoded, batch, writers.fail)
-            for _, inferred in _ahead(engines, partial(_infer, detector), groups, ahead=calls + 1):
+            for _, inferred in run_ahead(engines, partial(_infer, detector), groups, ahead=calls + 1):
                 for job, prepared, found in inferred.result():
                     if isinstance(found, Exception):
                         writers.fail(job, found)
@@ -168,7 +168,7 @@ class Writers:
             raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
 
-def _ahead(
+def run_ahead(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
 ) -> Iterator[tuple[T, Future[R]]]:
     """Items with their futures, in order, at most `ahead` of them under way."""

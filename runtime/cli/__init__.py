@@ -1,10 +1,11 @@
-"""The `salience` command: predict, promote, cosaliency, serve, evaluate, inspect, tune; one file each."""
+"""The `salience` command: predict, promote, cosaliency, serve, batch, evaluate, inspect, tune; one file each."""
 
 import logging
 from typing import Annotated
 
 import typer
 
+from .batch import batch
 from .cosaliency import cosaliency
 from .evaluate import evaluate
 from .inspect_bundle import inspect_bundle
@@ -23,6 +24,7 @@ app.command()(predict)
 app.command()(promote)
 app.command()(cosaliency)
 app.command()(serve)
+app.command()(batch)
 app.command("evaluate")(evaluate)
 app.command("inspect")(inspect_bundle)
 app.command("tune")(tune_bundle)
@@ -46,4 +48,4 @@ def version(
         typer.echo(f"salience {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command: predict, promote, cosaliency, serve, evaluate, inspect or tune.")
+        raise typer.BadParameter("name a command: predict, promote, cosaliency, serve, batch, evaluate, inspect or tune.")

@@ -1,7 +1,8 @@
 """What the commands that write maps share: a progress bar, the names of failures, and a last line."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def report(run: Callable[..., list[Failure]], total: int, *, output: Path, skipp
         source: what made the results, for the last line.
     """
     start = time.monotonic()
-    failures = _with_progress(run, total)
+    with progress_bar(total, "images") as done:
+        failures = run(done=done)
     elapsed = time.monotonic() - start
     for failure in failures:
         named = str(failure.job.source) in failure.message
@@ -90,12 +92,13 @@ def report(run: Callable[..., list[Failure]], total: int, *, output: Path, skipp
         raise typer.Exit(1)
 
 
-def _with_progress(run: Callable[..., list[Failure]], total: int) -> list[Failure]:
-    """`run`, told to call `done` after each of `total` jobs."""
+@contextmanager
+def progress_bar(total: int | None, unit: str) -> Iterator[Callable[[], None]]:
+    """A bar, shown on a terminal only; gives what to call after each of `total` things, None where it is not known."""
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} images/s"),
+        TextColumn("{task.fields[rate]:.1f} " + unit + "/s"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
@@ -107,4 +110,4 @@ def _with_progress(run: Callable[..., list[Failure]], total: int) -> list[Failur
             finished = progress.tasks[0].completed + 1
             progress.update(task, advance=1, rate=finished / max(time.monotonic() - start, 1e-9))
 
-        return run(done=done)
+        yield done

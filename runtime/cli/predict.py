@@ -14,18 +14,26 @@ from ..methods.cgd import ClampedDescentDetector, ObjectMap
 from ..objects import ObjectFinder, choose_preset
 from ..png_writer import encode_png
 from ..saliency import Kind
+from ..video.running import VideoRun
 from .folders import check_threshold, pending_jobs, share_cores, write_all
 from .options import BackendOption, BundleOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
+from .video import MANY_FRAMES, choose_video, infer_frames, predict_video
 
 STDIN_LIMIT_BYTES = 1 << 30
+_OUTPUT_HELP = "Folder for the results, PNG files; of a video: the file, .mp4, .m4v, .mov, .mkv or .webm."
+_KIND_HELP = "What to write. Videos: a cutout is transparent in .mov, .mkv and .webm, else laid on white."
+_SMOOTH_HELP = "Videos: weight W of the maps before: s = W * s + (1 - W) * map, anew at each cut. 0: none."
 
 
 @report_errors
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, patterns; '-' reads one picture from stdin.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, patterns; '-' reads one picture from stdin. Or one video, alone."),
+    ] = None,
     bundle: BundleOption = None,
-    output: Annotated[Path, typer.Option(help="Folder for the results, PNG files.")] = Path("saliency"),
-    kind: Annotated[Kind, typer.Option(help="What to write.")] = "map",
+    output: Annotated[Path, typer.Option(help=_OUTPUT_HELP)] = Path("saliency"),
+    kind: Annotated[Kind, typer.Option(help=_KIND_HELP)] = "map",
     threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
@@ -38,25 +46,43 @@ def predict(
         list[str] | None, typer.Option("--set", help="cgd: NAME=VALUE, such as iterations=5; may be repeated.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="cgd: print so many of the classes seen in each picture.")] = 0,
+    smooth: Annotated[float, typer.Option(min=0.0, max=0.99, help=_SMOOTH_HELP)] = 0.0,
+    camera: Annotated[str | None, typer.Option(help="In place of inputs: a camera's number or name.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="How long to record a camera. [until Ctrl-C]")] = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
 ) -> None:
-    """Write the saliency map of every picture; exit code 1 if any gave none."""
+    """Write the saliency map of every picture; exit code 1 if any gave none.
+
+    A video becomes one video, with the sound and the times of its frames; subtitles are left out. Of one that is
+    damaged or ends early, all that can be read is written under the final name, and the exit code is 1.
+    """
+    inputs = inputs or []
+    if not inputs and camera is None:
+        raise typer.BadParameter("name pictures, folders or a video, or give --camera.", param_hint="INPUTS")
     check_threshold(kind, threshold)
+    video = choose_video(inputs, output, camera=camera, seconds=seconds, smooth=smooth)
     from_stdin = inputs == ["-"]
     if "-" in inputs and not from_stdin:
         raise SalienceError("input '-': reads one picture from stdin and cannot be mixed with other inputs.")
     if from_stdin and top:
         raise SalienceError("--top: cannot be used with input '-', whose result is all that standard output may hold.")
-    jobs, skipped = ([], 0) if from_stdin else pending_jobs(inputs, output, skip_existing=skip_existing)
-    threads, calls = share_cores(threads, len(jobs))
+    if video and (top or skip_existing):
+        raise SalienceError(f"{'--top' if top else '--skip-existing'}: is for pictures, and the input is a video.")
+    jobs, skipped = ([], 0) if from_stdin or video else pending_jobs(inputs, output, skip_existing=skip_existing)
+    threads, calls = share_cores(threads, MANY_FRAMES if video else len(jobs))
     detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
     detector.require_standalone()
     chosen = choose_preset(preset, parse_pairs(parameter, "--set"))
     finder = _finder(detector, target, chosen, top, given=bool(parameter))
+    calls = 1 if detector.on_gpu else calls
+    if video:
+        infer = infer_frames(detector, finder)
+        predict_video(video, VideoRun(detector, infer, kind, threshold, smooth, batch, calls, workers))
+        return
     if from_stdin:
         _predict_stdin(detector, finder, kind, threshold)
         return
@@ -69,7 +95,7 @@ def predict(
         threshold=threshold,
         batch=batch,
         workers=workers,
-        calls=1 if detector.on_gpu else calls,
+        calls=calls,
     )
 
 
