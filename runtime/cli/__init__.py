@@ -48,4 +48,4 @@ def version(
         typer.echo(f"salience {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.BadParameter("name a command: predict, promote, cosaliency, serve, batch, evaluate, inspect or tune.")
+        raise typer.BadParameter("name a command; salience --help lists them.")

@@ -27,9 +27,11 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of HTTP.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of gRPC; 0 for none.")] = 8081,
     calls: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Engine calls at once. [one a core; a GPU: 1]")
+        int | None, typer.Option(min=1, max=64, help="Engine calls at once. [one a core; with --device cuda: 1]")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, max=256, help="Pictures an engine call. [1; a GPU: 8]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Pictures an engine call, at most. [1; with --device cuda: 8]")
+    ] = None,
     max_delay_ms: Annotated[float, typer.Option(min=0, max=1000, help="A picture waits for its batch.")] = 2.0,
     queue: Annotated[int, typer.Option(min=1, max=10_000, help="Requests under way; beyond: 503.")] = 64,
     max_bytes: Annotated[int, typer.Option(min=1024, help="Of a request.")] = Limits.bytes,

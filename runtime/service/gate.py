@@ -1,6 +1,7 @@
 """How many requests may be under way, and what those beyond it are told."""
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,15 +30,14 @@ class Gate:
 
     Attributes:
         draining: whether new requests are refused since the service is about to stop.
-        seconds: a running mean of what a request takes, waiting not counted, by which clients are told when to
-            come again.
     """
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self.draining = False
-        self.seconds = 0.1
         self._limit, self._metrics = limit, metrics
         self._inside = 0
+        # A running mean of the time from one answer to the next, while others wait.
+        self._pace_s, self._left = 0.1, 0.0
 
     @property
     def inside(self) -> int:
@@ -55,7 +55,7 @@ class Gate:
             raise BusyError("service: is about to stop; ask another one, or again later.", 1)
         if self._inside >= self._limit:
             self._metrics.refused.inc()
-            wait_s = min(60, math.ceil(self.seconds * self._limit))
+            wait_s = min(60, math.ceil(self._pace_s * self._limit))
             raise BusyError(f"service: {self._limit} requests are under way; ask again in {wait_s} s.", wait_s)
         self._inside += 1
         self._metrics.in_flight.set(self._inside)
@@ -64,7 +64,9 @@ class Gate:
         finally:
             self._inside -= 1
             self._metrics.in_flight.set(self._inside)
+            self._note_leaving(time.monotonic())
 
-    def took(self, seconds: float) -> None:
-        """Note the time of a request that is answered, from the end of its waiting."""
-        self.seconds += 0.05 * (seconds - self.seconds)
+    def _note_leaving(self, now: float) -> None:
+        if self._inside and self._left:
+            self._pace_s += 0.05 * (now - self._left - self._pace_s)
+        self._left = now if self._inside else 0.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,18 +14,20 @@ import numpy as np
 
 from ..detector import load
 from ..errors import EngineError, SalienceError
-from ..manifest import MANIFEST_FILE
 from ..methods.cgd import ObjectMap
 from ..png_writer import encode_png
 from ..saliency import SaliencyMap
 from .adapters import Adapter, adapt
 from .batching import Batcher
+from .gate import BusyError
 from .metrics import Metrics
 from .queries import Answer, Options, Query, QueryError, check_counts
 from .settings import ServiceSettings
 
 log = logging.getLogger("salience.service")
 
+# Name, time, size and inode of every file.
+Fingerprint: TypeAlias = tuple[tuple[str, int, int, int], ...]
 STAGES = ("queue", "decode", "infer", "encode")
 _WARM_UP = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 
@@ -35,7 +38,7 @@ class Loaded:
 
     name: str
     adapter: Adapter[Any]
-    fingerprint: tuple[int, ...] | None
+    fingerprint: Fingerprint
 
     @property
     def method(self) -> str:
@@ -104,7 +107,7 @@ class Served:
         self.name, self.folder = name, folder
         self._workshop = workshop
         self._loaded: Loaded | None = None
-        self._refused: tuple[int, ...] | None = None
+        self._refused: Fingerprint = ()
 
     @property
     def ready(self) -> bool:
@@ -116,10 +119,10 @@ class Served:
         """What is served now.
 
         Raises:
-            SalienceError: nothing yet.
+            BusyError: nothing yet.
         """
         if self._loaded is None:
-            raise SalienceError(f"model {self.name}: is still being loaded; ask again in a few seconds.")
+            raise BusyError(f"model {self.name}: is still being loaded; ask again in a few seconds.", 5)
         return self._loaded
 
     def load(self) -> None:
@@ -143,7 +146,7 @@ class Served:
     def refresh(self) -> bool:
         """Load again where the folder has changed; whether it has. A change that cannot be served is told once."""
         found = fingerprint(self.folder)
-        if self._loaded is None or found is None or found in (self._loaded.fingerprint, self._refused):
+        if self._loaded is None or not found or found in (self._loaded.fingerprint, self._refused):
             return False
         try:
             self.load()
@@ -197,13 +200,14 @@ class Served:
         return answers
 
 
-def fingerprint(folder: Path) -> tuple[int, ...] | None:
-    """Changes when the bundle does, whose manifest names every other file by its hash; None where there is none."""
+def fingerprint(folder: Path) -> Fingerprint:
+    """Changes when a file of the bundle does; empty where there is none."""
     try:
-        state = (folder / MANIFEST_FILE).stat()
+        with os.scandir(folder) as entries:
+            states = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
     except OSError:
-        return None
-    return state.st_mtime_ns, state.st_size, state.st_ino
+        return ()
+    return tuple(sorted((name, state.st_mtime_ns, state.st_size, state.st_ino) for name, state in states))
 
 
 def _infer(key: Key, items: Sequence[Item]) -> Sequence[Any]:

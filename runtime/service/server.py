@@ -72,7 +72,7 @@ class Service:
                 lifespan="off",
                 timeout_graceful_shutdown=max(1, round(settings.grace_s)),
                 # Beyond the queue connections are answered with 503, beyond this they are not even read.
-                limit_concurrency=settings.limits.queue * 4 + 64,
+                limit_concurrency=settings.limits.queue + 1024,
                 h11_max_incomplete_event_size=1 << 16,
             )
         )

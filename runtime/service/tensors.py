@@ -20,6 +20,8 @@ from .queries import Answer, Query, QueryError, parse_options
 
 # Of the protocol, not the model's.
 _PROTOCOL_PARAMETERS = frozenset({"binary_data_output", "binary_data_size"})
+# In JSON each number becomes an object, and writing them holds up every other request.
+_JSON_NUMBERS = 2_000_000
 _ARRAYS = {"UINT8": np.uint8, "FP32": np.float32}
 
 
@@ -177,6 +179,10 @@ def _saliency(answers: Sequence[Answer], request: InferRequest) -> InferOutput:
     image = next(tensor for tensor in request.inputs if tensor.name == "image")
     if image.datatype != "BYTES":
         pixels = np.stack([answer.pixels for answer in answers])
+        if not request.from_grpc and pixels.size > _JSON_NUMBERS and not _binary_wanted(request, "saliency"):
+            raise QueryError(
+                f"outputs: {pixels.size} numbers are too many for JSON, {_JSON_NUMBERS} the limit; ask for binary_data."
+            )
         return _output("saliency", "UINT8", pixels[0] if len(image.shape) == 3 else pixels)
     binary = request.from_grpc or _binary_wanted(request, "saliency")
     # JSON has no bytes.

@@ -127,7 +127,7 @@ def test_tool_refuses(tool: Path, picture: Path, tmp_path: Path, arguments: list
 
 
 def post(address: str, body: bytes) -> bytes:
-    with urllib.request.urlopen(address, data=body, timeout=60) as response:  # noqa: S310
+    with urllib.request.urlopen(address, data=body, timeout=60) as response:
         content: bytes = response.read()
     return content
 

@@ -253,7 +253,7 @@ def test_manifests_that_one_takes_the_other_takes(
     timing = {"precision": "fp32", "backend": "onnxruntime", "threads": 1, "milliseconds": 2.5}
     manifest["tuning"] = {"cores": 2, "rounds": 7, "timings": [timing]}
     manifest["provenance"] = {}
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     for _ in range(60):
         text = json.dumps(mutate(manifest, chance))
         (folder / "manifest.json").write_text(text)

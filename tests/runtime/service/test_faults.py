@@ -138,6 +138,23 @@ def test_a_wrong_tensor_is_told(service: Running, changes: dict[str, Any], data:
     assert (status, words in told) == (400, True), told
 
 
+def test_a_large_array_is_not_answered_in_json(service: Running) -> None:
+    pixels = np.zeros((1200, 1100, 3), np.uint8)
+    tensor = {
+        "name": "image",
+        "datatype": "UINT8",
+        "shape": [1200, 1100, 3],
+        "parameters": {"binary_data_size": pixels.nbytes},
+    }
+    for outputs, status in (([], 200), ([{"name": "saliency", "parameters": {"binary_data": True}}], 200)):
+        body, headers = v2([tensor], pixels.tobytes(), outputs=outputs)
+        assert ask(service, INFER, body, headers)[0] == status
+    body, headers = v2([tensor], pixels.tobytes(), parameters={"kind": "cutout"})
+    status, told = ask(service, INFER, body, headers)
+    assert status == 400
+    assert "ask for binary_data" in told
+
+
 @pytest.mark.parametrize("length", ["", "-1", "abc", "99999999", "1e3"])
 def test_a_wrong_length_of_the_json_is_told(service: Running, picture: bytes, length: str) -> None:
     body, headers = v2([image_tensor(prefixed(picture))], prefixed(picture))

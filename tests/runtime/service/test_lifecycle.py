@@ -1,5 +1,6 @@
 """A service from its start to its end: readiness, a changed bundle, a token, what it counts and logs, SIGTERM."""
 
+import io
 import json
 import shutil
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from salience.runtime import load
 from tests.runtime.service.running import Running, running
@@ -33,7 +35,7 @@ def test_ready_only_when_every_model_is_warm(bundles: dict[str, Path], picture: 
     with running(
         tmp_path, "--bundle", f"m={bundles['multis']}", "--bundle", f"g={bundles['gicd']}", wait=False
     ) as found:
-        seen = set()
+        seen, early = set(), set()
         end = time.monotonic() + 60
         while 200 not in seen and time.monotonic() < end:
             try:
@@ -44,10 +46,13 @@ def test_ready_only_when_every_model_is_warm(bundles: dict[str, Path], picture: 
             seen.add(ready)
             if ready == 503:
                 live, _ = status_of(f"{found.url}/v2/health/live")
+                early.add(status_of(f"{found.url}/api/predict/g", picture)[0])
                 assert live == 200
         warm = [event["model"] for event in found.events() if event["event"] == "model ready"]
         assert status_of(f"{found.url}/api/predict/m", picture)[0] == 200
     assert seen == {503, 200}
+    assert 503 in early
+    assert early <= {503, 200}
     assert warm == ["m", "g"]
 
 
@@ -102,11 +107,24 @@ def test_a_changed_bundle_is_served_and_a_broken_one_refused(
     assert 'salience_reloads_total{model="m",result="refused"} 1.0' in counted
 
 
+def test_a_bundle_copied_file_by_file_is_served_when_it_is_whole(
+    bundles: dict[str, Path], picture: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bundles["multis"], folder)
+    wanted = load(bundles["arn"]).predict(picture).grey().tobytes()
+    with running(tmp_path, "--bundle", f"m={folder}", "--reload", "0.1") as found:
+        before = pixels(found, picture)
+        shutil.copy(bundles["arn"] / "manifest.json", folder)
+        wait_for(found, "bundle refused")
+        assert pixels(found, picture) == before
+        for file in bundles["arn"].iterdir():
+            shutil.copy(file, folder)
+        wait_for(found, "bundle loaded")
+        assert pixels(found, picture) == wanted
+
+
 def pixels(found: Running, picture: bytes) -> bytes:
-    import io
-
-    from PIL import Image
-
     status, data = status_of(f"{found.url}/api/predict/m", picture)
     assert status == 200, data
     return Image.open(io.BytesIO(data)).tobytes()
