@@ -57,6 +57,7 @@ FIGURES = {
     "promotion": Figure(texts.promotion, ("lps_promotion",)),
     "quality": Figure(quality_texts.quality, ("quality",)),
     "quality_by_backend": Figure(quality_texts.quality_by_backend, ("quality",)),
+    "serving": Figure(speed_texts.serving, ("serving",)),
     "throughput": Figure(speed_texts.throughput, ("throughput",)),
 }
 

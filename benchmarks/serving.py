@@ -34,7 +34,7 @@ from salience.runtime import load
 from salience.runtime.backends.engine import available_cores
 from salience.runtime.bundle import DEFAULT_BUNDLE
 
-_PORT = 18_080
+PORT = 18_080
 _CODE = "from salience.runtime.cli import main; main()"
 _SHARES = (0.5, 0.9, 2.0)
 _QUEUE = 32
@@ -112,7 +112,7 @@ def photograph() -> bytes:
 
 def measure(network: str, bundle: Path, rounds: int, seconds: float, endurance: float) -> list[LoadRow]:
     """The rows of one network."""
-    picture, url = photograph(), f"http://127.0.0.1:{_PORT}/api/predict/m"
+    picture, url = photograph(), f"http://127.0.0.1:{PORT}/api/predict/m"
     with service(bundle) as process:
         closed_loop(url, picture, 8, 3)
         bare, full = [], []
@@ -161,7 +161,7 @@ def service(bundle: Path) -> Iterator[subprocess.Popen[bytes]]:
         "--bundle",
         f"m={bundle}",
         "--port",
-        str(_PORT),
+        str(PORT),
         "--grpc-port",
         "0",
     ]
@@ -178,7 +178,7 @@ def service(bundle: Path) -> Iterator[subprocess.Popen[bytes]]:
 def _wait_ready(process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/v2/health/ready", timeout=5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/v2/health/ready", timeout=5).close()
         except OSError:
             time.sleep(0.1)
         else:

@@ -84,6 +84,31 @@ def native_start(results: Record) -> str:
     return f"{markdown_table(columns, table)}\n\n{note}"
 
 
+def serving(results: Record) -> str:
+    """A service under load, beside the bare engine."""
+    rows = [serving_row(row) for row in results["rows"]]
+    columns = ["network", "load", "maps/s", "of the bare engine", "p50", "p99", "503", "failed", "memory"]
+    note = sentences(
+        "`multis` on JPEG files of 400 x 300 (vgg16 with random weights at 224 x 224, fp32; `packaged` is the network "
+        f"of the package), service and clients on the same {results['evidence']['cores']} cores. `full`: eight clients "
+        f"that ask again as soon as they are answered, medians of {results['rounds']} rounds in turns with the bare "
+        "engine on prepared pictures. The others ask at random times, at a share of that rate; times are of accepted "
+        "requests, from when they were due. Memory: after a tenth of the time, and at the end."
+    )
+    return f"{markdown_table(columns, rows)}\n\n{note}"
+
+
+def serving_row(row: Record) -> list[str]:
+    """One load."""
+    full = not row["load"]
+    memory = "" if full else f"{megabytes(row['memory_before_bytes'])}, {megabytes(row['memory_after_bytes'])}"
+    return [
+        row["network"], "full" if full else f"{row['load']:.0%}, {row['seconds']:.0f} s", f"{row['images_per_s']:.1f}",
+        f"{row['images_per_s'] / row['engine_per_s']:.0%}" if full else "", f"{row['p50_ms']:.0f} ms",
+        f"{row['p99_ms']:.0f} ms", str(row["refused"]), str(row["failed"]), memory,
+    ]  # fmt: skip
+
+
 def curves(results: Record) -> str:
     """The slope of every curve."""
     record = Curves.model_validate(results)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
+from .apart import each_apart
 from .detector import Prepared
 from .errors import DataError, SalienceError
 from .jobs import Job
@@ -204,13 +205,7 @@ def _batches(
 
 def _infer(detector: Predictor, group: Sequence[tuple[Job, Prepared]]) -> list[tuple[Job, Prepared, object]]:
     """What each picture of a batch gave; where the batch fails, each by itself, so that one cannot lose the others."""
-    prepared = [each for _, each in group]
-    try:
-        found: list[object] = list(detector.infer(prepared))
-    except Exception as error:
-        if len(group) > 1:
-            return [one for member in group for one in _infer(detector, [member])]
-        found = [error]
+    found = each_apart(detector.infer, [each for _, each in group])
     return [(job, each, values) for (job, each), values in zip(group, found, strict=True)]
 
 

@@ -1,5 +1,6 @@
 """The interface of every inference engine: open a graph of a bundle, run it."""
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from ..bundle import Bundle
 from ..errors import BackendUnavailableError, EngineError
 from ..manifest import GraphEntry, Precision
 from .session import Session
+
+# Of the control group that a container is (Linux, version 2).
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -131,5 +135,16 @@ class Engine(ABC):
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: those it may run on, and no more than its container's quota pays for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, quota_cores(_CPU_QUOTA) or cores))
+
+
+def quota_cores(file: Path) -> int | None:
+    """The cores of a quota, begun ones counted whole, from a file such as Linux' `cpu.max`; None for no quota."""
+    try:
+        quota, period = file.read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        # No such file, another system, or "max", which is no quota.
+        return None

@@ -3,7 +3,8 @@
     serve run salience.runtime.scale.deployment:app bundle=DIR max_replicas=4
 
 A POST of a picture, with `?kind=mask` or another kind, gives the map as PNG; from Python
-`serve.get_app_handle(NAME).predict.remote(image_bytes, kind)` does.
+`serve.get_app_handle(NAME).predict.remote(image_bytes, kind)` does. Ray Serve reports its use to Ray's makers unless
+RAY_USAGE_STATS_ENABLED=0 is set.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..apart import each_apart
 from ..bundle import DEFAULT_BUNDLE
 from ..commands import parse_settings
 from ..detector import BackendName, Prepared
@@ -168,19 +170,19 @@ class Service:
         return await asyncio.to_thread(self._infer_all, prepared)
 
     def _infer_all(self, prepared: Sequence[Prepared]) -> list[Any]:
-        """Maps, or errors in their places; where a batch fails, each picture by itself."""
-        try:
-            found = list(self._detector.infer(prepared))
-        except Exception as error:
-            if len(prepared) > 1:
-                return [one for each in prepared for one in self._infer_all([each])]
-            self._broken = str(error)
-            return [error if isinstance(error, SalienceError) else EngineError(f"{type(error).__name__}: {error}")]
-        self._broken = None
-        return found
+        """Maps, or errors in their places."""
+        found = each_apart(self._detector.infer, prepared)
+        errors = [each for each in found if isinstance(each, Exception)]
+        # One that fails alone may be at fault itself.
+        self._broken = str(errors[-1]) if errors and len(errors) == len(found) else None
+        return [_told(each) if isinstance(each, Exception) else each for each in found]
 
     def _finish(self, prepared: Prepared, values: Any, kind: Kind) -> bytes:
         return encode_png(self._detector.finish(prepared, values).render(kind))
+
+
+def _told(error: Exception) -> SalienceError:
+    return error if isinstance(error, SalienceError) else EngineError(f"{type(error).__name__}: {error}")
 
 
 def _serve() -> Any:

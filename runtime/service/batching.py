@@ -5,7 +5,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
+
+from ..apart import each_apart
 
 ItemT = TypeVar("ItemT")
 FoundT = TypeVar("FoundT")
@@ -87,7 +90,7 @@ class Batcher(Generic[KeyT, ItemT, FoundT]):
         self._free -= 1
         self._watch(key, len(entries))
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._pool, self._each, key, [entry.item for entry in entries])
+        call = loop.run_in_executor(self._pool, each_apart, partial(self._infer, key), [e.item for e in entries])
         call.add_done_callback(lambda call: self._settle(entries, call))
 
     def _settle(self, entries: list[_Entry], call: asyncio.Future[list[Any]]) -> None:
@@ -100,12 +103,3 @@ class Batcher(Generic[KeyT, ItemT, FoundT]):
             else:
                 entry.future.set_result(found)
         self._dispatch()
-
-    def _each(self, key: KeyT, items: list[ItemT]) -> list[Any]:
-        """Results or errors; where a call of several fails, each by itself, so that one cannot lose the others."""
-        try:
-            return list(self._infer(key, items))
-        except Exception as error:
-            if len(items) > 1:
-                return [found for item in items for found in self._each(key, [item])]
-            return [error]

@@ -135,8 +135,11 @@ def serve(settings: ServiceSettings) -> None:
         OSError: an address cannot be listened at.
     """
     log_as_json()
-    with _listen(settings.host, settings.port) as sock:
-        asyncio.run(_run(settings, sock))
+    with (
+        _listen(settings.host, settings.port) as sock,
+        asyncio.Runner(loop_factory=uvicorn.Config(None, loop="auto").get_loop_factory()) as runner,
+    ):
+        runner.run(_run(settings, sock))
 
 
 async def _run(settings: ServiceSettings, sock: socket.socket) -> None:

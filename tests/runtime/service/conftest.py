@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.runtime.service.page_visit import CHROMIUM
 from tests.runtime.service.running import METHODS, Running, running
 
 
@@ -38,3 +40,17 @@ def jpegs(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, NDArray[np
         image.resize((image.width // 3, image.height // 3)).save(folder / f"{name}.jpg")
         found[name] = folder / f"{name}.jpg"
     return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    sync_api: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), headless=True, args=["--no-sandbox", "--force-color-profile=srgb"]
+        )
+        yield found
+        found.close()

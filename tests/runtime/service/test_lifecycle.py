@@ -162,7 +162,9 @@ def test_what_is_counted_and_logged(bundles: dict[str, Path], picture: bytes, tm
             assert status_of(f"{found.url}/api/predict/m", picture)[0] == 200
         assert status_of(f"{found.url}/api/predict/m", b"no picture")[0] == 400
         assert status_of(f"{found.url}/api/predict/another", picture)[0] == 404
-        counted = status_of(f"{found.url}/metrics")[1].decode()
+        end, counted = time.monotonic() + 10, ""
+        while 'status="404"' not in counted and time.monotonic() < end:  # what is answered is counted right after
+            counted = status_of(f"{found.url}/metrics")[1].decode()
         requests = [event for event in found.events() if event["event"] == "request"]
     assert 'salience_requests_total{model="m",protocol="http",status="200"} 3.0' in counted
     assert 'salience_requests_total{model="m",protocol="http",status="400"} 1.0' in counted

@@ -15,22 +15,10 @@ from salience.runtime.images import decode
 from salience.runtime.png_writer import encode_png
 from salience.runtime.saliency import SaliencyMap
 from tests.runtime.service.page_server import CLASSES, MODELS, Refused, StandIn, foreseen, served
-from tests.runtime.service.page_visit import CHROMIUM, GREY, WHITE, Visit, brightness, colours, halves
+from tests.runtime.service.page_visit import GREY, WHITE, Visit, brightness, colours, halves
 
 sync_api: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), headless=True, args=["--no-sandbox", "--force-color-profile=srgb"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture
