@@ -150,7 +150,8 @@ class Served:
             return False
         try:
             self.load()
-        except SalienceError as error:
+        # A folder may be half there, and an engine may raise anything.
+        except Exception as error:
             self._refused = found
             self._workshop.metrics.reloads.labels(self.name, "refused").inc()
             log.warning("bundle refused", extra={"model": self.name, "reason": str(error)})

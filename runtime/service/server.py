@@ -11,7 +11,6 @@ import uvicorn
 from fastapi import FastAPI
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
-from ..errors import SalienceError
 from .faults import add_handlers
 from .gate import Gate
 from .guard import Guard
@@ -44,7 +43,7 @@ class Service:
         self._extension = RepositoryExtension(model_registry=repository)
         for served in self._models.values():
             repository.update(SaliencyModel(served, self._workshop))
-        self._failure: SalienceError | None = None
+        self._failure: Exception | None = None
 
     def app(self) -> FastAPI:
         """The HTTP application, without what guards it."""
@@ -107,7 +106,7 @@ class Service:
             for served in self._models.values():
                 await asyncio.to_thread(served.load)
                 log.info("model ready", extra={"model": served.name, "backend": served.loaded.adapter.detector.backend})
-        except SalienceError as error:
+        except Exception as error:
             self._failure = error
             http.should_exit = True
             return
