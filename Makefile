@@ -13,7 +13,8 @@ NATIVE_PYTHON := build/venv/bin/python
 NATIVE = cmake --preset $(1) -DPython3_EXECUTABLE=$(CURDIR)/$(NATIVE_PYTHON) && cmake --build --preset $(1) --parallel $(JOBS)
 FUZZ_SECONDS ?= 600
 
-SERVING := tests/runtime/service tests/runtime/scale tests/runtime/video tests/export/model_repository tests/test_docs.py
+SERVING := tests/runtime/service tests/runtime/scale tests/runtime/video tests/export/model_repository tests/benchmarks/test_serving.py \
+	tests/test_docs.py tests/test_containers.py
 
 .PHONY: quickstart test test-all test-serving lint format default-bundle native native-cuda sanitize fuzz clean
 

@@ -321,25 +321,14 @@ def fuzz(found: Running, picture: bytes, count: int, seed: int) -> dict[int, int
     return answers
 
 
-def check_fuzzing(found: Running, picture: bytes, count: int) -> None:
-    assert set(fuzz(found, picture, 100, seed=1)) <= {200, 400, 413}
-    before = found.resident_bytes()
-    answers = fuzz(found, picture, count, seed=2)
+def test_ten_thousand_damaged_requests_do_no_harm(service: Running, picture: bytes) -> None:
+    assert set(fuzz(service, picture, 500, seed=1)) <= {200, 400, 413}
+    before = service.resident_bytes()
+    answers = fuzz(service, picture, 10_000, seed=2)
     assert set(answers) <= {200, 400, 413}, answers
-    assert answers[200] > count // 50, "fuzzing never came past the checks"
-    assert answers[400] > count // 5
-    assert "salience_in_flight 0.0" in metrics(found)
-    assert ask(found, MULTIS, picture)[0] == 200
-    # Allocators keep some of what was freed; a leak of one picture a request would be ten times as much.
-    assert found.resident_bytes() - before < max(60e6, count * 20e3)
-
-
-def test_damaged_requests_do_no_harm(service: Running, picture: bytes) -> None:
-    check_fuzzing(service, picture, 200)
-
-
-@pytest.mark.slow
-def test_ten_thousand_damaged_requests_do_no_harm(bundles: dict[str, Path], picture: bytes, tmp_path: Path) -> None:
-    arguments = ("--bundle", f"multis={bundles['multis']}", "--bundle", f"lps={bundles['lps']}")
-    with running(tmp_path, *arguments) as found:
-        check_fuzzing(found, picture, 10_000)
+    assert answers[200] > 200, "fuzzing never came past the checks"
+    assert answers[400] > 2000
+    assert "salience_in_flight 0.0" in metrics(service)
+    assert ask(service, MULTIS, picture)[0] == 200
+    # Allocators keep some of what was freed; a leak of a small picture a request would be ten times as much.
+    assert service.resident_bytes() - before < 60e6
