@@ -111,6 +111,13 @@ class Detector(ABC):
         """The map of any picture (H, W, 3) RGB, by all graphs: to warm up, or to measure."""
         return self.predict(image)
 
+    def release_memory(self) -> None:
+        """Give back what was kept of the largest pictures so far, to serve the next such one faster."""
+        height, width = self.bundle.manifest.input_size
+        self._preprocess.run_small({"image": np.zeros((32, 32, 3), dtype=np.uint8)})
+        saliency = np.zeros((1, 1, height, width), dtype=np.float32)
+        self._postprocess.run_small({"saliency": saliency, "size": np.array([32, 32], dtype=np.int64)})
+
     def require_standalone(self) -> None:
         """Raise SalienceError where a picture alone is not enough, see `standalone`."""
         if not self.standalone:

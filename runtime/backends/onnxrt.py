@@ -91,6 +91,12 @@ class OnnxRuntimeEngine(Engine):
         """See `Engine.session`."""
         return OnnxRuntimeSession(self, self._session, self._runtime, self._options, batch)
 
+    def run_small(self, feeds: Feeds) -> None:
+        """Run, and give back the memory that the session holds since its largest run (of the CPU)."""
+        options = self._runtime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._session.run(None, dict(feeds), options)
+
     def _run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         binding = self._session.io_binding()
         try:

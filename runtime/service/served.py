@@ -108,6 +108,7 @@ class Served:
         self._workshop = workshop
         self._loaded: Loaded | None = None
         self._refused: Fingerprint = ()
+        self._worked = False
 
     @property
     def ready(self) -> bool:
@@ -160,6 +161,12 @@ class Served:
         log.info("bundle loaded", extra={"model": self.name})
         return True
 
+    def rest(self) -> None:
+        """Give memory back, once after every time that there was something to do."""
+        if self._loaded is not None and self._worked:
+            self._worked = False
+            self._loaded.adapter.detector.release_memory()
+
     async def answer(self, query: Query) -> Answers:
         """The maps of a query.
 
@@ -167,7 +174,7 @@ class Served:
             QueryError: the query cannot be answered as it is.
             SalienceError: the service failed.
         """
-        loaded = self.loaded
+        loaded, self._worked = self.loaded, True
         check_counts(query, loaded.method, self._workshop.settings.limits.images)
         asked = time.monotonic()
         stages = dict.fromkeys(STAGES, 0.0)

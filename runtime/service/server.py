@@ -22,6 +22,8 @@ from .routes import add_routes
 from .served import Served, Workshop
 from .settings import ServiceSettings
 
+# Between looks at what may rest, where no change of a bundle is looked for.
+_REST_S = 5.0
 log = logging.getLogger("salience.service")
 
 
@@ -101,7 +103,7 @@ class Service:
         http.should_exit = True
 
     async def _keep(self, http: uvicorn.Server) -> None:
-        """Load every model, then look for changed folders; the first load that fails ends the service."""
+        """Load every model, or end the service; then look for changed folders, and for memory to give back."""
         try:
             for served in self._models.values():
                 await asyncio.to_thread(served.load)
@@ -111,10 +113,13 @@ class Service:
             http.should_exit = True
             return
         log.info("ready", extra={"port": self.settings.port, "grpc_port": self.settings.grpc_port})
-        while self.settings.reload_s:
-            await asyncio.sleep(self.settings.reload_s)
+        while True:
+            await asyncio.sleep(self.settings.reload_s or _REST_S)
             for served in self._models.values():
-                await asyncio.to_thread(served.refresh)
+                if self.settings.reload_s:
+                    await asyncio.to_thread(served.refresh)
+                if not self._gate.inside:
+                    await asyncio.to_thread(served.rest)
 
 
 class _Http(uvicorn.Server):  # type: ignore[misc]

@@ -26,7 +26,7 @@ def bundles(bundle_of: Callable[[str], Path]) -> dict[str, Path]:
 def service(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service of all five methods."""
     arguments = [part for name, folder in bundles.items() for part in ("--bundle", f"{name}={folder}")]
-    with running(tmp_path_factory.mktemp("service"), *arguments, "--max-bytes", "4000000") as found:
+    with running(tmp_path_factory.mktemp("service"), *arguments, "--max-bytes", "4000000", "--reload", "1") as found:
         yield found
 
 
