@@ -57,6 +57,8 @@ FIGURES = {
     "promotion": Figure(texts.promotion, ("lps_promotion",)),
     "quality": Figure(quality_texts.quality, ("quality",)),
     "quality_by_backend": Figure(quality_texts.quality_by_backend, ("quality",)),
+    "page_load": Figure(speed_texts.page_load, ("page_load",)),
+    "scale_out": Figure(speed_texts.scale_out, ("scale_out",)),
     "serving": Figure(speed_texts.serving, ("serving",)),
     "throughput": Figure(speed_texts.throughput, ("throughput",)),
 }

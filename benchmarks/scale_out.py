@@ -1,6 +1,6 @@
 """Pictures a second of `salience batch` over a folder, by 1 worker and by 2, on a Ray cluster of this machine.
 
-    python -m benchmarks.scale_out --images 400 --output scale_out.json
+    python -m benchmarks.scale_out --images 400 --json scale_out.json
 
 The numbers of workers take turns. A worker has one core, so that what is measured is the gain of more workers.
 """
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     evidence = Evidence.gather()
     with tempfile.TemporaryDirectory() as name, joined("local"):
@@ -55,8 +55,8 @@ def main() -> None:
         rows = measure(options.bundle, pictures, options.images, options.rounds)
     for row in rows:
         print(f"{row.workers} workers: {row.images_per_s:.1f} images/s, steady {row.steady_images_per_s:.1f}")
-    if options.output:
-        Run[ScaleRow](rounds=options.rounds, evidence=evidence, rows=tuple(rows)).write(options.output)
+    if options.json:
+        Run[ScaleRow](rounds=options.rounds, evidence=evidence, rows=tuple(rows)).write(options.json)
 
 
 def measure(bundle: Path, pictures: Path, images: int, rounds: int) -> list[ScaleRow]:

@@ -109,6 +109,28 @@ def serving_row(row: Record) -> list[str]:
     ]  # fmt: skip
 
 
+def scale_out(results: Record) -> str:
+    """Workers on a Ray cluster of one machine."""
+    table = [
+        [str(row["workers"]), f"{row['images_per_s']:.1f}", f"{row['steady_images_per_s']:.1f}", f"{row['to_one']:.2f}"]
+        for row in results["rows"]
+    ]
+    columns = ["workers of one core", "images/s", "without their start", "gain"]
+    note = sentences(f"Medians of {results['rounds']} alternating rounds on {results['evidence']['cores']} cores.")
+    return f"{markdown_table(columns, table)}\n\n{note}"
+
+
+def page_load(results: Record) -> str:
+    """Weight and speed of the service's page."""
+    (row,) = results["rows"]
+    return sentences(
+        f"{row['files']} files of {row['bytes'] / 1000:.0f} KB together, uncompressed; {row['usable_ms']:.0f} ms until models "
+        f"and examples are there, {row['first_map_ms']:.0f} ms from choosing an example to its map (medians of "
+        f"{results['rounds']} visits with nothing cached, browser and service on the same "
+        f"{results['evidence']['cores']} cores)."
+    )
+
+
 def curves(results: Record) -> str:
     """The slope of every curve."""
     record = Curves.model_validate(results)
