@@ -124,8 +124,8 @@ def page_load(results: Record) -> str:
     """Weight and speed of the service's page."""
     (row,) = results["rows"]
     return sentences(
-        f"{row['files']} files of {row['bytes'] / 1000:.0f} KB together, uncompressed; {row['usable_ms']:.0f} ms until models "
-        f"and examples are there, {row['first_map_ms']:.0f} ms from choosing an example to its map (medians of "
+        f"{row['files']} files of {row['bytes'] / 1000:.0f} KB together, uncompressed; {row['usable_ms']:.0f} ms until "
+        f"models and examples are there, {row['first_map_ms']:.0f} ms from choosing an example to its map (medians of "
         f"{results['rounds']} visits with nothing cached, browser and service on the same "
         f"{results['evidence']['cores']} cores)."
     )
