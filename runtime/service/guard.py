@@ -3,8 +3,9 @@
 import asyncio
 import hmac
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Container, MutableMapping
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
@@ -26,6 +27,10 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 # What anybody may see, token or not: the page's files, and what orchestrators and Prometheus ask for.
 _OPEN = ("/page/", "/v2/health/", "/metrics")
 
+_NAMED = re.compile(r"/(?:v2/models|api/predict)/([^/]+)")
+# Of a request that is no POST, which needs none and passes without a place.
+_OTHER_BYTES = 1 << 16
+
 
 class RefusedError(SalienceError):
     """A request that goes no further; `status` is HTTP's."""
@@ -41,10 +46,20 @@ class Guard:
 
     A request's body is read before its handler runs, in bounded size and time; a request whose client has gone is
     given up where it is.
+
+    Args:
+        app: what is guarded.
+        models: the names that are counted and logged; no others are, since clients make them up.
+        gate: see `Gate`.
+        limits: see `Limits`.
+        token: that clients must show; None for none.
+        metrics: see `Metrics`.
     """
 
-    def __init__(self, app: App, *, gate: Gate, limits: Limits, token: str | None, metrics: Metrics) -> None:
-        self._app, self._gate, self._limits, self._metrics = app, gate, limits, metrics
+    def __init__(
+        self, app: App, models: Container[str], *, gate: Gate, limits: Limits, token: str | None, metrics: Metrics
+    ) -> None:
+        self._app, self._models, self._gate, self._limits, self._metrics = app, models, gate, limits, metrics
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +107,7 @@ class Guard:
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body."""
         headers = dict(scope["headers"])
-        limit = self._limits.bytes
+        limit = self._limits.bytes if scope["method"] == "POST" else _OTHER_BYTES
         if headers.get(b"content-type", b"").startswith(b"application/json"):
             limit = min(limit, self._limits.json_bytes)
         announced = headers.get(b"content-length", b"0")
@@ -120,7 +135,8 @@ class Guard:
         """Count and log a request for maps; the others are not worth a line."""
         if scope["method"] != "POST":
             return
-        model = scope.get("state", {}).get("model", "")
+        named = _NAMED.match(scope["path"])
+        model = named[1] if named and named[1] in self._models else ""
         status = sent.status or 499
         self._metrics.requests.labels(model, "http", str(status)).inc()
         log.info(

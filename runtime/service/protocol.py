@@ -52,13 +52,17 @@ class SaliencyModel(Model):  # type: ignore[misc]
 
 
 class Plane(DataPlane):  # type: ignore[misc]
-    """KServe's data plane: ready where every model is, and binary tensors stay binary."""
+    """KServe's data plane: ready where every model is, and binary tensors stay binary.
+
+    Attributes:
+        draining: whether the service is about to stop.
+    """
+
+    draining = False
 
     async def ready(self) -> bool:
         """Whether every model is loaded and warm, and the service is not about to stop."""
         return not self.draining and all([await model.healthy() for model in self.model_registry.get_models().values()])
-
-    draining = False
 
     def decode_inference_request(self, body: Any, headers: dict[str, str], model_name: str) -> InferRequest:
         """See `tensors.read_binary` for binary bodies; JSON is read by KServe."""

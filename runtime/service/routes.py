@@ -42,7 +42,6 @@ def add_routes(router: APIRouter, models: Mapping[str, Served], workshop: Worksh
         served = models.get(name)
         if served is None:
             return _error(404, f"model {name[:100]}: is not served here, expected one of {', '.join(models)}.")
-        request.state.model = name
         query = await _query(request, served.loaded.method, workshop.settings.limits.images)
         return _pictures(await served.answer(query))
 

@@ -63,7 +63,10 @@ class Service:
             OSError: the gRPC port is taken.
         """
         settings = self.settings
-        guard = Guard(self.app(), gate=self._gate, limits=settings.limits, token=settings.token, metrics=self._metrics)
+        guard = Guard(
+            self.app(), self._models, gate=self._gate, limits=settings.limits, token=settings.token,
+            metrics=self._metrics,
+        )  # fmt: skip
         http = _Http(
             uvicorn.Config(
                 guard,

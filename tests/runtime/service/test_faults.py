@@ -198,6 +198,12 @@ def test_too_large_is_refused_before_it_is_read(service: Running) -> None:
         assert "the limit is 4000000" in json.loads(answer.read())["error"]
 
 
+def test_only_a_post_may_carry_a_large_body(service: Running) -> None:
+    request = urllib.request.Request(f"{service.url}/api/models", bytes(100_000), method="GET")
+    with pytest.raises(urllib.error.HTTPError, match="413"):
+        urllib.request.urlopen(request, timeout=30)
+
+
 def test_too_large_in_pieces_is_refused(service: Running) -> None:
     def pieces() -> Any:
         for _ in range(100):

@@ -160,7 +160,7 @@ def test_what_is_counted_and_logged(bundles: dict[str, Path], picture: bytes, tm
     with running(tmp_path, "--bundle", f"m={bundles['multis']}") as found:
         for _ in range(3):
             assert status_of(f"{found.url}/api/predict/m", picture)[0] == 200
-        assert status_of(f"{found.url}/api/predict/m", b"no picture")[0] == 400
+        assert status_of(f"{found.url}/v2/models/m/infer", b"no picture")[0] == 400
         assert status_of(f"{found.url}/api/predict/another", picture)[0] == 404
         end, counted = time.monotonic() + 10, ""
         while 'status="404"' not in counted and time.monotonic() < end:  # what is answered is counted right after
