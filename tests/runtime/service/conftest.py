@@ -42,9 +42,9 @@ def jpegs(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, NDArray[np
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
+    """Chromium without a window; its library keeps an event loop running, which no other module's tests can bear."""
     sync_api: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
