@@ -40,6 +40,7 @@ NODES = {
     ("gicd", "segment"): [],
 }
 FP32_NODES = {"CentredNorm", "ReluBackward"}
+SLOW = pytest.mark.slow
 EACH_GRAPH = pytest.mark.parametrize(("method", "name"), NODES)
 
 
@@ -83,7 +84,7 @@ def images_of(graph: Graph, batch: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(batch).standard_normal((batch, 3, *size), dtype=np.float32))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=SLOW), 3, pytest.param(5, marks=SLOW)])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @EACH_GRAPH
 def test_graphs_equal_pytorch(

@@ -243,6 +243,7 @@ def largest_tensor(block: SelfAttention, x: Tensor) -> int:
     return probe.numbers
 
 
+@pytest.mark.slow
 def test_training_never_holds_the_matrix_of_all_positions() -> None:
     block, x = SelfAttention(64), torch.randn(1, 64, 112, 112)
     nn.init.constant_(block.scale, 0.5)

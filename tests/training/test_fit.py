@@ -20,8 +20,13 @@ from salience.training.run_state import BEST_FILE, LAST_FILE, STATE_FILE
 from salience.training.trainer import Trainer
 from tests.small_runs import NETWORK, SIZE, run, weights_of
 
+# One that learns from pictures alone and one that learns in two stages; the others take a minute together.
+METHODS = [
+    method if method in ("multis", "lps") else pytest.param(method, marks=pytest.mark.slow) for method in RECIPES
+]
 
-@pytest.mark.parametrize("method", RECIPES)
+
+@pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Path, method: str) -> None:
     epochs, images = (8, 24) if method == "multis" else (5, 8)  # its two losses take turns at first
     rate = {"cgd": 0.003, "multis": 0.01}.get(method, 0.02)  # all layers of cgd learn at this rate
@@ -34,7 +39,7 @@ def test_training_lowers_the_loss_and_leaves_a_loadable_checkpoint(tmp_path: Pat
     assert [r["loss"] for r in json.loads((tmp_path / "history.json").read_text())] == losses
 
 
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -401,7 +401,7 @@ def test_the_papers_schedule() -> None:
     assert (settings.schedule, settings.epochs, settings.backbone_rate) == ("halfway", 100, 0)
 
 
-@pytest.mark.parametrize("cache_size", [0, 1])
+@pytest.mark.parametrize("cache_size", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_training_changes_the_decoder_and_nothing_of_the_backbone(tmp_path: Path, cache_size: int) -> None:
     network = mobile.__wrapped__()
     before = {name: value.clone() for name, value in network.state_dict().items()}

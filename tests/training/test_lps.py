@@ -216,7 +216,11 @@ def step_by_pixels(
     return following.reshape(prior.shape)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
+@pytest.mark.parametrize(
+    "form",
+    [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:-1]), FORMS[-1]],
+    ids=lambda form: "-".join(form.values()),
+)
 def test_every_form_is_what_one_computes_pixel_by_pixel(form: dict[str, str], image: Tensor, prior: Tensor) -> None:
     network = small(**form)
     with torch.no_grad():
