@@ -12,13 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..bundle import DEFAULT_BUNDLE
 from ..commands import parse_pairs, report_errors
-from ..low_level import PresetName
 from ..objects import choose_preset
 from ..saliency import Kind
 from ..scale.run import FAILURES_FILE, Outcome, run_batch
 from ..scale.settings import Settings
 from .folders import check_threshold
-from .options import BackendOption, BundleOption, PrecisionOption, ThreadsOption
+from .options import (
+    BackendOption,
+    BundleOption,
+    ClassOption,
+    ParameterOption,
+    PrecisionOption,
+    PresetOption,
+    ThreadsOption,
+    ThresholdOption,
+)
 
 _SHOWN_FAILURES = 10
 
@@ -32,7 +40,7 @@ def batch(
     output: Annotated[Path, typer.Argument(help="Folder for the results; an unfinished one is continued.")],
     bundle: BundleOption = None,
     kind: Annotated[Kind, typer.Option(help="What to write.")] = "map",
-    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")] = None,
+    threshold: ThresholdOption = None,
     ray: Annotated[
         str,
         typer.Option(metavar="local|auto|HOST:PORT", help="Cluster: started here, one that runs here, or its head."),
@@ -43,13 +51,9 @@ def batch(
         str | None,
         typer.Option(help="Of Parquet files, [the first of bytes]; of shards, the extension. [of any picture]"),
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--class", help="cgd: the class to find, by name or number. [the one seen]")
-    ] = None,
-    preset: Annotated[PresetName, typer.Option(help="cgd: parameters to start from.")] = "default",
-    parameter: Annotated[
-        list[str] | None, typer.Option("--set", help="cgd: NAME=VALUE, such as iterations=5; may be repeated.")
-    ] = None,
+    target: ClassOption = None,
+    preset: PresetOption = "default",
+    parameter: ParameterOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,

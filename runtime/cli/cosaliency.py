@@ -13,7 +13,7 @@ from ..groups import parse_bytes, plan_groups, run_groups
 from ..methods.gicd import GroupDetector
 from ..saliency import Kind
 from .folders import check_threshold, report
-from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
+from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption, ThresholdOption
 
 
 @report_errors
@@ -25,7 +25,7 @@ def cosaliency(
         str, typer.Option(help="For features kept between the passes; what does not fit is computed again.")
     ] = "512MB",
     kind: Annotated[Kind, typer.Option(help="What to write.")] = "map",
-    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")] = None,
+    threshold: ThresholdOption = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode, and that write.")] = 2,

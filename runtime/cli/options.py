@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..detector import BackendName
+from ..low_level import PresetName
 
 BundleOption = Annotated[Path | None, typer.Option(help="Folder made by build_engine.py. [the bundle in the package]")]
 BackendOption = Annotated[BackendName, typer.Option(help="Inference engine.")]
@@ -20,4 +21,12 @@ ThreadsOption = Annotated[
 ProviderOption = Annotated[
     Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"] | None,
     typer.Option(help="ONNX Runtime's execution provider."),
+]
+ThresholdOption = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")]
+ClassOption = Annotated[
+    str | None, typer.Option("--class", help="cgd: the class to find, by name or number. [the one seen]")
+]
+PresetOption = Annotated[PresetName, typer.Option(help="cgd: parameters to start from.")]
+ParameterOption = Annotated[
+    list[str] | None, typer.Option("--set", help="cgd: NAME=VALUE, such as iterations=5; may be repeated.")
 ]

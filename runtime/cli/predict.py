@@ -9,14 +9,25 @@ import typer
 from ..commands import parse_pairs, report_errors
 from ..detector import Detector, load
 from ..errors import SalienceError
-from ..low_level import PRESETS, Preset, PresetName
+from ..low_level import PRESETS, Preset
 from ..methods.cgd import ClampedDescentDetector, ObjectMap
 from ..objects import ObjectFinder, choose_preset
 from ..png_writer import encode_png
 from ..saliency import Kind
 from ..video.running import VideoRun
 from .folders import check_threshold, pending_jobs, share_cores, write_all
-from .options import BackendOption, BundleOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
+from .options import (
+    BackendOption,
+    BundleOption,
+    ClassOption,
+    DeviceOption,
+    ParameterOption,
+    PrecisionOption,
+    PresetOption,
+    ProviderOption,
+    ThreadsOption,
+    ThresholdOption,
+)
 from .video import MANY_FRAMES, choose_video, infer_frames, predict_video
 
 STDIN_LIMIT_BYTES = 1 << 30
@@ -34,17 +45,13 @@ def predict(
     bundle: BundleOption = None,
     output: Annotated[Path, typer.Option(help=_OUTPUT_HELP)] = Path("saliency"),
     kind: Annotated[Kind, typer.Option(help=_KIND_HELP)] = "map",
-    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")] = None,
+    threshold: ThresholdOption = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode, and that write.")] = 2,
-    target: Annotated[
-        str | None, typer.Option("--class", help="cgd: the class to find, by name or number. [the one seen]")
-    ] = None,
-    preset: Annotated[PresetName, typer.Option(help="cgd: parameters to start from.")] = "default",
-    parameter: Annotated[
-        list[str] | None, typer.Option("--set", help="cgd: NAME=VALUE, such as iterations=5; may be repeated.")
-    ] = None,
+    target: ClassOption = None,
+    preset: PresetOption = "default",
+    parameter: ParameterOption = None,
     top: Annotated[int, typer.Option(min=0, help="cgd: print so many of the classes seen in each picture.")] = 0,
     smooth: Annotated[float, typer.Option(min=0.0, max=0.99, help=_SMOOTH_HELP)] = 0.0,
     camera: Annotated[str | None, typer.Option(help="In place of inputs: a camera's number or name.")] = None,
@@ -66,12 +73,7 @@ def predict(
     check_threshold(kind, threshold)
     video = choose_video(inputs, output, camera=camera, seconds=seconds, smooth=smooth)
     from_stdin = inputs == ["-"]
-    if "-" in inputs and not from_stdin:
-        raise SalienceError("input '-': reads one picture from stdin and cannot be mixed with other inputs.")
-    if from_stdin and top:
-        raise SalienceError("--top: cannot be used with input '-', whose result is all that standard output may hold.")
-    if video and (top or skip_existing):
-        raise SalienceError(f"{'--top' if top else '--skip-existing'}: is for pictures, and the input is a video.")
+    _check_mixture(inputs, top, from_stdin=from_stdin, video=bool(video), skip_existing=skip_existing)
     jobs, skipped = ([], 0) if from_stdin or video else pending_jobs(inputs, output, skip_existing=skip_existing)
     threads, calls = share_cores(threads, MANY_FRAMES if video else len(jobs))
     detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
@@ -97,6 +99,16 @@ def predict(
         workers=workers,
         calls=calls,
     )
+
+
+def _check_mixture(inputs: list[str], top: int, *, from_stdin: bool, video: bool, skip_existing: bool) -> None:
+    """Raise SalienceError for inputs and options that do not go together."""
+    if "-" in inputs and not from_stdin:
+        raise SalienceError("input '-': reads one picture from stdin and cannot be mixed with other inputs.")
+    if from_stdin and top:
+        raise SalienceError("--top: cannot be used with input '-', whose result is all that standard output may hold.")
+    if video and (top or skip_existing):
+        raise SalienceError(f"{'--top' if top else '--skip-existing'}: is for pictures, and the input is a video.")
 
 
 def _finder(detector: Detector, target: str | None, preset: Preset, top: int, *, given: bool) -> ObjectFinder | None:

@@ -14,7 +14,7 @@ from ..methods.lps import EmptyPrior, PromoterDetector
 from ..priors import Promotion, StoredPriors, check_kept
 from ..saliency import Kind
 from .folders import check_threshold, pending_jobs, share_cores, write_all
-from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
+from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption, ThresholdOption
 
 
 @report_errors
@@ -27,7 +27,7 @@ def promote(
     empty: Annotated[EmptyPrior, typer.Option(help="A prior that is 0 or 1 everywhere: an error, or kept.")] = "error",
     output: Annotated[Path, typer.Option(help="Folder for the results, PNG files.")] = Path("promoted"),
     kind: Annotated[Kind, typer.Option(help="What to write.")] = "map",
-    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")] = None,
+    threshold: ThresholdOption = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode, and that write.")] = 2,

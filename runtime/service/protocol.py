@@ -7,6 +7,7 @@ from kserve.errors import ModelNotReady
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
+from .gate import Gate
 from .queries import QueryError
 from .served import Served, Workshop
 from .tensors import input_types, output_types, query_of, read_binary, response_of
@@ -52,17 +53,17 @@ class SaliencyModel(Model):  # type: ignore[misc]
 
 
 class Plane(DataPlane):  # type: ignore[misc]
-    """KServe's data plane: ready where every model is, and binary tensors stay binary.
+    """KServe's data plane: ready where every model is and the gate is open, and binary tensors stay binary."""
 
-    Attributes:
-        draining: whether the service is about to stop.
-    """
-
-    draining = False
+    def __init__(self, repository: "Repository", gate: Gate) -> None:
+        super().__init__(model_registry=repository)
+        self._gate = gate
 
     async def ready(self) -> bool:
         """Whether every model is loaded and warm, and the service is not about to stop."""
-        return not self.draining and all([await model.healthy() for model in self.model_registry.get_models().values()])
+        return not self._gate.draining and all(
+            [await model.healthy() for model in self.model_registry.get_models().values()]
+        )
 
     def decode_inference_request(self, body: Any, headers: dict[str, str], model_name: str) -> InferRequest:
         """See `tensors.read_binary` for binary bodies; JSON is read by KServe."""

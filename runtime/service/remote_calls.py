@@ -53,10 +53,11 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         try:
             async with asyncio.timeout(self._limit_s):
                 with self._gate.enter():
-                    _check(request)
-                    response = await super().ModelInfer(request, context)
+                    found, _ = await self._data_plane.infer(
+                        request=_read(request), headers={}, model_name=request.model_name
+                    )
             status = "OK"
-            return response
+            return found.to_grpc()
         except Exception as error:
             code = _CODES.get(sentence(error)[0], grpc.StatusCode.INTERNAL)
             status = code.name
@@ -128,11 +129,11 @@ def grpc_server(
     return server
 
 
-def _check(request: pb.ModelInferRequest) -> None:
-    """Raise QueryError where KServe cannot read it."""
+def _read(request: pb.ModelInferRequest) -> InferRequest:
+    """The request, or QueryError where KServe cannot read it."""
     try:
         InferenceServicer.validate_grpc_request(request)
-        InferRequest.from_grpc(request)
+        return InferRequest.from_grpc(request)
     except Exception as error:
         raise QueryError(f"request: cannot be read ({error}).") from error
 

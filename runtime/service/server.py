@@ -41,7 +41,7 @@ class Service:
         self._workshop = Workshop(settings, self._metrics)
         self._models = {name: Served(name, folder, self._workshop) for name, folder in settings.bundles.items()}
         repository = Repository()
-        self._plane = Plane(model_registry=repository)
+        self._plane = Plane(repository, self._gate)
         self._extension = RepositoryExtension(model_registry=repository)
         for served in self._models.values():
             repository.update(SaliencyModel(served, self._workshop))
@@ -102,7 +102,7 @@ class Service:
     def _drain(self, http: uvicorn.Server) -> None:
         """Take no more requests, and stop when those under way are answered."""
         log.info("draining", extra={"in_flight": self._gate.inside})
-        self._gate.draining = self._plane.draining = True
+        self._gate.draining = True
         http.should_exit = True
 
     async def _keep(self, http: uvicorn.Server) -> None:

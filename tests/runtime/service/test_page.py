@@ -193,6 +193,7 @@ def test_an_error_stands_at_its_picture(visit: Visit, stand_in: StandIn, refused
     expect(visit.card("bad").get_by_role("alert")).to_have_text(shown)
     expect(visit.card("good").locator(".error")).to_be_hidden()
     expect(visit.page.locator("#status")).to_have_text("1 of 2 done, 1 failed")
+    assert visit.card("bad").get_by_role("alert").inner_text() == shown
 
 
 def test_a_file_too_large_is_not_sent(visit: Visit, stand_in: StandIn) -> None:
@@ -223,12 +224,13 @@ def test_a_server_that_stays_busy_is_left_alone(visit: Visit, stand_in: StandIn)
     assert len(stand_in.refusals) == 4
 
 
-def test_a_server_that_is_gone_is_said(visit: Visit) -> None:
+def test_a_server_that_is_gone_is_said(visit: Visit, stand_in: StandIn) -> None:
     visit.page.locator("#files:not(:disabled)").wait_for()
     visit.page.context.set_offline(True)
     visit.give(cup=halves())
 
     expect(visit.card("cup").get_by_role("alert")).to_contain_text("The server cannot be reached")
+    assert not stand_in.sent
 
 
 def test_a_token_is_asked_for_once_and_forgotten(opened: Callable[..., Visit], stand_in: StandIn) -> None:
