@@ -30,10 +30,12 @@ class Gate:
 
     Attributes:
         draining: whether new requests are refused since the service is about to stop.
+        entered: requests so far that got a place.
     """
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self.draining = False
+        self.entered = 0
         self._limit, self._metrics = limit, metrics
         self._inside = 0
         # A running mean of the time from one answer to the next, while others wait.
@@ -58,6 +60,7 @@ class Gate:
             wait_s = min(60, math.ceil(self._pace_s * self._limit))
             raise BusyError(f"service: {self._limit} requests are under way; ask again in {wait_s} s.", wait_s)
         self._inside += 1
+        self.entered += 1
         self._metrics.in_flight.set(self._inside)
         try:
             yield

@@ -108,7 +108,6 @@ class Served:
         self._workshop = workshop
         self._loaded: Loaded | None = None
         self._refused: Fingerprint = ()
-        self._worked = False
 
     @property
     def ready(self) -> bool:
@@ -162,9 +161,8 @@ class Served:
         return True
 
     def rest(self) -> None:
-        """Give memory back, once after every time that there was something to do."""
-        if self._loaded is not None and self._worked:
-            self._worked = False
+        """Give memory back that only large pictures need."""
+        if self._loaded is not None:
             self._loaded.adapter.detector.release_memory()
 
     async def answer(self, query: Query) -> Answers:
@@ -174,7 +172,7 @@ class Served:
             QueryError: the query cannot be answered as it is.
             SalienceError: the service failed.
         """
-        loaded, self._worked = self.loaded, True
+        loaded = self.loaded
         check_counts(query, loaded.method, self._workshop.settings.limits.images)
         asked = time.monotonic()
         stages = dict.fromkeys(STAGES, 0.0)

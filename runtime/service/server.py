@@ -15,6 +15,7 @@ from .faults import add_handlers
 from .gate import Gate
 from .guard import Guard
 from .logs import log_as_json
+from .memory import trim_heap
 from .metrics import Metrics
 from .protocol import Plane, Repository, RepositoryExtension, SaliencyModel
 from .remote_calls import grpc_server
@@ -116,13 +117,21 @@ class Service:
             http.should_exit = True
             return
         log.info("ready", extra={"port": self.settings.port, "grpc_port": self.settings.grpc_port})
+        rested = 0
         while True:
             await asyncio.sleep(self.settings.reload_s or _REST_S)
-            for served in self._models.values():
-                if self.settings.reload_s:
+            if self.settings.reload_s:
+                for served in self._models.values():
                     await asyncio.to_thread(served.refresh)
-                if not self._gate.inside:
-                    await asyncio.to_thread(served.rest)
+            if not self._gate.inside and rested != self._gate.entered:
+                rested = self._gate.entered
+                await asyncio.to_thread(self._rest)
+
+    def _rest(self) -> None:
+        """Give memory back; a request that comes now waits for milliseconds at most."""
+        for served in self._models.values():
+            served.rest()
+        trim_heap()
 
 
 class _Http(uvicorn.Server):  # type: ignore[misc]
