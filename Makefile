@@ -16,7 +16,10 @@ FUZZ_SECONDS ?= 600
 SERVING := tests/runtime/service tests/runtime/scale tests/runtime/video tests/export/model_repository tests/benchmarks/test_serving.py \
 	tests/test_docs.py tests/test_containers.py
 
-.PHONY: quickstart test test-all test-serving lint format default-bundle native native-cuda sanitize fuzz clean
+# Where there is an NVIDIA driver, ONNX Runtime for it and what compiles for it; else what the tests have.
+GPU_VENV := $(if $(shell command -v nvidia-smi),.venv-gpu,$(VENV))
+
+.PHONY: quickstart test test-all test-serving gpu-check lint format default-bundle native native-cuda sanitize fuzz clean
 
 quickstart: $(READY)
 	$(BIN)/python export/build_engine.py multis --precision fp32 fp16 --engine $(ENGINES) --output bundles/multis
@@ -43,6 +46,9 @@ test-all: $(READY)
 test-serving: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,serving]'
 	$(BIN)/python -m pytest $(SERVING)
+
+gpu-check: $(GPU_VENV)/.ready
+	$(GPU_VENV)/bin/python -m benchmarks.gpu --output build/gpu/gpu.json --report build/gpu/gpu.md
 
 lint: $(READY)
 	$(BIN)/ruff check $(LINTED)
@@ -74,7 +80,7 @@ fuzz: $(NATIVE_PYTHON)
 	tests/native/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) bundles quickstart build
+	rm -rf $(VENV) .venv-gpu bundles quickstart build
 
 $(NATIVE_PYTHON): cmake/fetch_headers.sh
 	cmake/fetch_headers.sh
@@ -86,4 +92,15 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# What cannot be installed on a machine is a part of the check that says so.
+.venv-gpu/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --upgrade pip
+	.venv-gpu/bin/python -m pip install --quiet --editable '.[gpu,export,training]'
+	for extra in tensorrt-rtx-run tensorrt; do \
+	  .venv-gpu/bin/python -m pip install --quiet --editable ".[$$extra]" || echo "not installed: $$extra"; \
+	done
+	.venv-gpu/bin/python -m pip install --quiet cupy-cuda13x || echo "not installed: cupy"
 	@touch $@

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from benchmarks.forms import Call, Workload
 from benchmarks.latency_record import Peak
-from salience.export.operations import multiply_adds
+from salience.export.operations import multiply_adds, traffic
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.bundle import Bundle
@@ -32,15 +33,31 @@ def operations(workload: Workload, precision: Any, batch: int) -> int:
         precision: see above.
         batch: says how many pictures share the consensus of `gicd`.
     """
+    total = 0.0
+    for graph, model, times in _network_graphs(workload, precision):
+        count = sum(multiply_adds(model).values())
+        total += count * times / (workload.pictures(batch) if graph == "consensus" else 1)
+    return 2 * round(total)
+
+
+def traffic_of(workload: Workload, precision: Any, batch: int) -> int:
+    """Bytes that the convolutions and matrix products of a call with this batch read and write."""
+    calls = {"embed": workload.pictures(batch) / batch, "segment": workload.pictures(batch) / batch}
+    return round(
+        sum(
+            traffic(model, 1 if graph == "consensus" else batch) * times * calls.get(graph, 1)
+            for graph, model, times in _network_graphs(workload, precision)
+        )
+    )
+
+
+def _network_graphs(workload: Workload, precision: Any) -> Iterator[tuple[str, onnx.ModelProto, int]]:
+    """Name, file and runs of the graphs between those of the host."""
     bundle = Bundle(workload.bundle(precision))
     times = {"refine": workload.iterations, "descend": workload.iterations}
-    total = 0.0
     for graph in bundle.manifest.graphs:
-        if graph in ("preprocess", "prior", "postprocess"):
-            continue
-        count = sum(multiply_adds(onnx.load(bundle.graph_file(graph, precision))).values())
-        total += count * times.get(graph, 1) / (workload.pictures(batch) if graph == "consensus" else 1)
-    return 2 * round(total)
+        if graph not in ("preprocess", "prior", "postprocess"):
+            yield graph, onnx.load(bundle.graph_file(graph, precision)), times.get(graph, 1)
 
 
 def measure_peak(threads: int, *, channels: int = CHANNELS, positions: int = POSITIONS, side: int = SIDE) -> Peak:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import figure_texts as texts
-from benchmarks import latency_texts, quality_texts, speed_texts
+from benchmarks import gpu_texts, latency_texts, quality_texts, speed_texts
 from salience.runtime.errors import DataError
 from salience.runtime.files import write_atomic
 
@@ -40,6 +40,7 @@ FIGURES = {
     "choices": Figure(speed_texts.choices, ("choices",)),
     "curves": Figure(speed_texts.curves, ("curves",)),
     "export_gains": Figure(texts.export_gains, ("arn_memory", "lps_speed")),
+    "gpu": Figure(gpu_texts.gpu, ("gpu",)),
     "group_forms": Figure(texts.group_forms, ("gicd_quality",)),
     "groups": Figure(texts.groups, ("gicd_quality",)),
     "int8_ways": Figure(quality_texts.int8_ways, ("int8_ways",)),

@@ -43,7 +43,7 @@ class PlainDescent(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """The last picture; weights need no gradients."""
-        reference, others = torch.zeros(0), torch.zeros(0)
+        reference, others = image.new_zeros(0), image.new_zeros(0)
         for step in range(self.descent.iterations):
             image = image.detach().requires_grad_()
             logits = self.network(image).logits
@@ -98,11 +98,11 @@ class TorchForms:
 
     def open(self, form: Form) -> Call:
         """The form as a call on the workload's inputs; compiled at its first call."""
-        match form.kind:
-            case "eager":
-                return self._torch_call(self._plain(self.network), form)
-            case _:
-                return self._torch_call(self._compiled(), form)
+        return self._torch_call(self.module(form), form)
+
+    def module(self, form: Form) -> nn.Module:
+        """What the form runs, from the workload's inputs to maps."""
+        return self._plain(self.network) if form.kind == "eager" else self._compiled()
 
     @cached_property
     def network(self) -> Any:

@@ -18,7 +18,12 @@ from salience.runtime.detector import Detector
 from salience.runtime.manifest import Approximation, GraphEntry, Precision, TensorSpec
 from salience.training.checkpoint import CheckpointHeader, load_checkpoint
 
+from .bfloat16 import fold_norms
+
 Outputs = Tensor | tuple[Tensor, ...]
+
+# What is computed in, where it is not fp32.
+_ARITHMETIC: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +60,26 @@ class Graph:
 
     def at(self, precision: Precision) -> nn.Module:
         """What is traced for `precision`; takes the inputs as `*inputs`."""
-        return InPrecision(self, torch.float16 if precision == "fp16" else torch.float32)
+        return InPrecision(self, _ARITHMETIC.get(precision, torch.float32))
 
 
 class InPrecision(nn.Module):
     """A graph's module with weights of `dtype`, and arithmetic of it unless the module minds its types.
 
-    Inputs and outputs stay fp32 but for those of `Graph.half`. Where sums need fp32, the module itself says
+    Inputs and outputs stay fp32 but for those of `Graph.half` in fp16. Where sums need fp32, the module itself says
     `.float()`, which is nothing in an fp32 graph.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
         super().__init__()
-        self.module = copy.deepcopy(graph.module).to(dtype)
+        self.module = copy.deepcopy(graph.module)
+        if dtype == torch.bfloat16:
+            fold_norms(self.module)
+        self.module.to(dtype)
         self.dtype = dtype
         self.minds_types = graph.minds_types
-        self.kept = [spec.name in graph.half or spec.dtype != "float32" for spec in graph.outputs]
+        half = graph.half if dtype != torch.bfloat16 else ()
+        self.kept = [spec.name in half or spec.dtype != "float32" for spec in graph.outputs]
 
     def forward(self, *inputs: Tensor) -> Outputs:
         """As the module."""
@@ -88,7 +97,7 @@ class MethodExport(BaseModel, ABC):
 
     # Whether maps come of steps along a gradient on the picture. A grey level in a few pixels gives others then, so in
     # the check by metric PyTorch gets the very input that the bundle makes of a picture; and so do activations that
-    # are rounded, so int8 is held to be no worse rather than the same.
+    # are rounded to 8 bits, so bf16 and int8 are held to be no worse rather than the same.
     follows_gradients: ClassVar[bool] = False
 
     def load(self, checkpoint: Path) -> tuple[CheckpointHeader, nn.Module]:

@@ -231,11 +231,12 @@ def model_of_node(
 
 
 def attach_functions(model: ModelProto) -> None:
-    """Put the body of every `salience` operator that `model` uses into it."""
+    """Put the body of every `salience` operator that `model` uses into it, in its own version of the operators."""
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
     del model.functions[:]
     if used and DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
     for name in used:
-        header = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>'
+        header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
         model.functions.append(onnx.parser.parse_function(header + _BODIES[name]))

@@ -19,7 +19,7 @@ from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.bundle import Bundle
 from salience.runtime.commands import parse_settings
 from salience.runtime.detector import Detector
-from salience.runtime.errors import CheckpointError, VerificationError
+from salience.runtime.errors import CheckpointError, ExportError, VerificationError
 from salience.runtime.manifest import (
     VERIFICATION_FILE,
     EngineEntry,
@@ -153,7 +153,7 @@ class Build:
     def verify_graph(self, graph: Graph, precisions: Sequence[Precision]) -> None:
         """Compare the files of one graph with PyTorch, then compile them."""
         for precision in precisions:
-            for engine in self.runnable() if self.settings.verify else ():
+            for engine in self.runnable(precision) if self.settings.verify else ():
                 with self.step(f"verify {graph.name} {precision} on {engine}"):
                     opened = self._open(engine, graph.name, precision)
                     self._note(tensors=check_graph(self.references[graph.name], precision, opened))
@@ -177,7 +177,7 @@ class Build:
         # The detector that will serve the bundle needs a manifest to read; the final one follows.
         write_manifest(self.folder, self.manifest())
         for precision in self.settings.precisions:
-            for engine in self.runnable():
+            for engine in self.runnable(precision):
                 with self.step(f"maps of {precision} on {engine}"):
                     serve = partial(self.export.serve, self._detector(engine, precision))
                     check = check_metric(
@@ -209,9 +209,9 @@ class Build:
         write_manifest(self.folder, manifest)
         return manifest
 
-    def runnable(self) -> list[EngineName]:
-        """The engines that a graph can be verified on; ONNX Runtime is always one."""
-        return ["onnxruntime", *(e for e in self.settings.engines if e not in ("onnxruntime", *COMPILERS))]
+    def runnable(self, precision: Precision = "fp32") -> list[EngineName]:
+        """The engines that a graph of `precision` can be verified on; ONNX Runtime is one but for bf16."""
+        return [name for name in _verifying(self.settings) if _refusal(name, precision) is None]
 
     def _prepare(self) -> Callable[[NDArray[np.uint8]], torch.Tensor]:
         """What makes PyTorch's input of a picture: the resize of training, or see `MethodExport.follows_gradients`."""
@@ -286,7 +286,7 @@ def build(method: str, checkpoint: Path, settings: BuildSettings, *, step: Step)
     """
     export: MethodExport = parse_settings(entry(GRAPHS, method, what="method"), settings.options, "--option")
     check_target(settings.output)
-    _check_engines(settings)
+    _check_engines(settings, step)
     header, network = export.load(checkpoint)
     if header.method != method:
         raise CheckpointError(f"checkpoint {checkpoint}: holds {header.method}, expected {method}.")
@@ -338,11 +338,36 @@ def build_network_bundle(
         return manifest
 
 
-def _check_engines(settings: BuildSettings) -> None:
-    """Before any work: raise BackendUnavailableError where an engine to verify on is not installed."""
-    for name in ("onnxruntime", *settings.engines):
-        if name not in COMPILERS:
-            entry(BACKENDS, name, what="engine").require(EngineOptions())
+def _check_engines(settings: BuildSettings, step: Step) -> None:
+    """Before any work: whether every precision can be verified on an engine named; says on which it cannot.
+
+    Raises:
+        BackendUnavailableError: an engine to verify on is not installed.
+        ExportError: a precision can be verified on none.
+    """
+    engines = _verifying(settings)
+    for name in engines:
+        entry(BACKENDS, name, what="engine").require(EngineOptions())
+    for precision in settings.precisions if settings.verify else ():
+        reasons = {name: reason for name in engines if (reason := _refusal(name, precision))}
+        if len(reasons) == len(engines):
+            raise ExportError(
+                f"precision {precision}: can be compared with PyTorch on no engine named "
+                f"({'; '.join(reasons.values())}); add --engine openvino."
+            )
+        for name in reasons:
+            with step(f"{precision} is not verified on {name}, which cannot run it"):
+                pass
+
+
+def _verifying(settings: BuildSettings) -> list[EngineName]:
+    """The engines that graphs are verified on; ONNX Runtime is always one, for those before and after the network."""
+    return ["onnxruntime", *(e for e in settings.engines if e not in ("onnxruntime", *COMPILERS))]
+
+
+def _refusal(name: str, precision: Precision) -> str | None:
+    reason: str | None = entry(BACKENDS, name, what="engine").refuses(precision, EngineOptions())
+    return reason
 
 
 def _pairs(folder: Path | None) -> list[Sample]:

@@ -35,9 +35,9 @@ def max_pool2d_backward(
     NaN and windows of -inf are not minded.
     """
     stride = stride or kernel
-    # Runtimes without half-precision kernels leave out the rounding between two nodes, so in fp16 an element may differ
-    # from the maximum that is itself; in fp32 both are the same numbers.
-    image = image.float() if image.dtype == torch.float16 else image
+    # Runtimes without half-precision kernels leave out the rounding between two nodes, so an element may differ from
+    # the maximum that is itself; in fp32 both are the same numbers.
+    image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
 
     def pooled(rows: int, columns: int) -> Tensor:
         """`image` pooled along rows, columns, or both as in the network, which computes that only once."""
@@ -63,8 +63,8 @@ def _tiled_max_backward(grad: Tensor, image: Tensor, largest: Tensor, kernel: Se
     height, width = image.shape[-2:]
     rows, columns = grad.shape[-2] * kernel[0], grad.shape[-1] * kernel[1]
     image = sized(image, {2: rows, 3: columns}, fill=-math.inf)
-    # Half precision cannot count the places of a large window.
-    kind = grad.dtype if math.prod(kernel) <= 2048 else torch.float32
+    # Half precision cannot count the places of a large window: fp16 up to 2048, bf16 up to 256.
+    kind = grad.dtype if math.prod(kernel) <= 2 / torch.finfo(grad.dtype).eps else torch.float32
     order = torch.arange(math.prod(kernel), 0, -1, dtype=kind).view(1, 1, *kernel)
     order = order.repeat(1, 1, *grad.shape[-2:])
     candidates = torch.where(image == _enlarged(largest, kernel), order, 0.0)

@@ -11,10 +11,11 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from salience.runtime.errors import ExportError
 from salience.runtime.manifest import Precision, TensorSpec
 
+from .bfloat16 import settle_types
 from .graph import Graph
 from .masks import name_masks
 from .operators import DOMAIN, DOMAIN_VERSION, attach_functions
-from .opset import IR_VERSION, OPSET
+from .opset import BF16_OPSET, IR_VERSION, OPSET
 from .reverse_mode import capture
 from .rewrites import REWRITES, Rewrite
 
@@ -32,6 +33,7 @@ def trace(graph: Graph, precision: Precision, rewrites: Sequence[Rewrite] = REWR
         return halve_weights(trace(graph, "fp32", rewrites))
     if precision == "int8":
         raise ExportError(f"graph {graph.name}: int8 is made of its fp32 file by export.int8, which calibrates.")
+    opset = BF16_OPSET if precision == "bf16" else OPSET
     module, interface = graph.at(precision), graph.entry({precision: graph.name}).at(precision)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     dynamic = tuple({0: batch} if spec.shape[0] == "batch" else {} for spec in graph.inputs)
@@ -48,7 +50,7 @@ def trace(graph: Graph, precision: Precision, rewrites: Sequence[Rewrite] = REWR
                 module,
                 examples,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
                 dynamic_shapes=(dynamic,),  # the module takes *inputs, which counts as one argument
@@ -59,7 +61,9 @@ def trace(graph: Graph, precision: Precision, rewrites: Sequence[Rewrite] = REWR
         raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter failed ({error}).") from error
     if program is None:
         raise ExportError(f"graph {graph.name} ({precision}): PyTorch's exporter returned nothing.")
-    model = finish(program.model_proto, graph.name)
+    model = finish(program.model_proto, graph.name, opset)
+    if precision == "bf16":
+        settle_types(model)
     for rewrite in rewrites:
         rewrite(model)
     name_masks(model)
@@ -70,12 +74,12 @@ def trace(graph: Graph, precision: Precision, rewrites: Sequence[Rewrite] = REWR
     return model
 
 
-def finish(model: ModelProto, name: str) -> ModelProto:
+def finish(model: ModelProto, name: str, opset: int) -> ModelProto:
     """Attach function bodies, pin versions, drop the exporter's notes, and check."""
     attach_functions(model)
     model.ir_version = IR_VERSION
     model.graph.name = name
-    domains = {"": OPSET} | ({DOMAIN: DOMAIN_VERSION} if model.functions else {})
+    domains = {"": opset} | ({DOMAIN: DOMAIN_VERSION} if model.functions else {})
     del model.opset_import[:], model.metadata_props[:]
     model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in domains.items())
     for part in (
@@ -106,10 +110,10 @@ def check_precision(model: ModelProto, precision: Precision) -> None:
 
     Biases, constants of shapes and single numbers may have another; a weight has more than one dimension.
     """
-    wanted = {TensorProto.FLOAT} if precision == "fp32" else {TensorProto.FLOAT16}
+    wanted = {"fp32": TensorProto.FLOAT, "bf16": TensorProto.BFLOAT16}.get(precision, TensorProto.FLOAT16)
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
     weights = [w for w in model.graph.initializer if sum(side > 1 for side in w.dims) > 1 and w.data_type in floats]
-    wrong = [w.name for w in weights if w.data_type not in wanted]
+    wrong = [w.name for w in weights if w.data_type != wanted]
     if wrong or not weights:
         raise ExportError(f"graph {model.graph.name}: not {precision}; weights of another type: {wrong or 'all'}.")
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -150,6 +150,8 @@ def load(
     threads: int | None = None,
     provider: str | None = None,
     kernels: Kernels = "auto",
+    provider_options: Mapping[str, str] | None = None,
+    cuda_graph: bool = False,
 ) -> Detector:
     """Open a bundle for serving.
 
@@ -163,6 +165,8 @@ def load(
             so many cores as there are here, else for all cores.
         provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt" or "tensorrt-rtx".
         kernels: fused kernels for ONNX Runtime: a library's path, "none", or "auto", see `native.kernel_library`.
+        provider_options: for ONNX Runtime's provider on a GPU, over our defaults, see `EngineOptions`.
+        cuda_graph: whether ONNX Runtime captures the steps of the methods that loop into CUDA graphs.
 
     Returns:
         The method's detector.
@@ -170,6 +174,7 @@ def load(
     Raises:
         BundleError: the bundle is missing or damaged.
         BackendUnavailableError: what was asked for cannot run here; the message says why.
+        EngineError: the options contradict each other, or the engine rejects a graph.
     """
     opened = Bundle(DEFAULT_BUNDLE if bundle is None else bundle)
     detector_type = entry(METHODS, opened.manifest.method, what="method")
@@ -182,7 +187,8 @@ def load(
     # ONNX Runtime is always needed, for the graphs before and after the network.
     OnnxRuntimeEngine.require(EngineOptions())
     check_backend(kernels, backend)
-    candidates = _with_kernels(_candidates(backend, device, threads, provider), kernels)
+    wanted = _Wanted(threads, provider, dict(provider_options or {}), cuda_graph)
+    candidates = _with_kernels(_candidates(backend, device, wanted), kernels)
     engines = _open_engines(opened, detector_type.graphs, chosen, candidates)
     detector: Detector = detector_type(opened, engines, chosen, threads)
     return detector
@@ -212,17 +218,38 @@ def _open_engines(
     raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)))
 
 
-def _candidates(
-    backend: str, device: str, threads: int | None, provider: str | None
-) -> list[tuple[str, EngineOptions]]:
+@dataclass(frozen=True)
+class _Wanted:
+    """Options of every candidate; but `threads`, all are ONNX Runtime's."""
+
+    threads: int | None
+    provider: str | None
+    provider_options: Mapping[str, str]
+    cuda_graph: bool
+
+    @property
+    def only_onnxruntime(self) -> bool:
+        return self.provider is not None or bool(self.provider_options) or self.cuda_graph
+
+    def on(self, device: str) -> EngineOptions:
+        return EngineOptions(
+            device=device,
+            threads=self.threads,
+            provider=self.provider,
+            provider_options=self.provider_options,
+            cuda_graph=self.cuda_graph,
+        )
+
+
+def _candidates(backend: str, device: str, wanted: _Wanted) -> list[tuple[str, EngineOptions]]:
     """What to try, in order; a choice that was made by name stands alone."""
     gpu, cpu = ("cuda" if device == "auto" else device), "cpu"
     if backend not in ("auto", *BACKENDS):
         entry(BACKENDS, backend, what="backend")
-    if provider is not None and backend == "auto":
+    if wanted.only_onnxruntime and backend == "auto":
         backend = "onnxruntime"
-    if device == "auto" and provider is not None:
-        device = "cpu" if provider == "cpu" else "cuda"
+    if device == "auto" and wanted.only_onnxruntime:
+        device = "cpu" if wanted.provider == "cpu" else "cuda"
     order = [
         ("tensorrt-rtx", gpu),
         ("tensorrt", gpu),
@@ -231,14 +258,11 @@ def _candidates(
         ("openvino", cpu),
     ]
     found = [
-        (
-            name,
-            EngineOptions(device=where, threads=threads, provider=provider if name == "onnxruntime" else None),
-        )
+        (name, (wanted if name == "onnxruntime" else replace(wanted, provider=None)).on(where))
         for name, where in dict.fromkeys(order)
         if backend in ("auto", name) and device in ("auto", where)
     ]
-    return found or [(backend, EngineOptions(device=device, threads=threads, provider=provider))]
+    return found or [(backend, wanted.on(device))]
 
 
 def _with_kernels(candidates: Sequence[tuple[str, EngineOptions]], kernels: Kernels) -> list[tuple[str, EngineOptions]]:

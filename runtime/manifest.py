@@ -16,7 +16,7 @@ HOST_GRAPHS = ("preprocess", "prior", "postprocess")
 DataType = Literal["float32", "float16", "uint8", "int32", "int64", "bool"]
 # What the weights are stored in and what is computed in; "fp16-weights" computes in fp32, and in "int8" the layers
 # that need it are fp32.
-Precision = Literal["fp32", "fp16", "fp16-weights", "int8"]
+Precision = Literal["fp32", "fp16", "fp16-weights", "bf16", "int8"]
 
 
 def _inside(name: str) -> str:
@@ -63,7 +63,8 @@ class FileEntry(_Model):
 class GraphEntry(_Model):
     """One graph: its interface, and the ONNX file of each precision.
 
-    `inputs` and `outputs` are those of the fp32 file; in the fp16 file the tensors of `half` are float16.
+    `inputs` and `outputs` are those of the fp32 file; in the fp16 file the tensors of `half` are float16. NumPy has no
+    bfloat16, so a bf16 file has the interface of the fp32 one.
     """
 
     inputs: tuple[TensorSpec, ...]

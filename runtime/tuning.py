@@ -50,13 +50,17 @@ def tune(
     if not chosen:
         raise BundleError(f"bundle {path}: was verified on no engine that runs on this machine's CPU; build it again.")
     cores = available_cores()
-    choices = [(backend, threads) for backend in chosen for threads in _thread_counts(cores)]
-    precisions = bundle.precisions()
-    total = len(precisions) * len(choices) * (rounds + 1)
+    choices = {
+        precision: [
+            (backend, threads) for backend in chosen if _runs(backend, precision) for threads in _thread_counts(cores)
+        ]
+        for precision in bundle.precisions()
+    }
+    total = sum(map(len, choices.values())) * (rounds + 1)
     found = [
         Timing(precision=precision, backend=backend, threads=threads, milliseconds=round(1e3 * seconds, 3))
-        for precision in precisions
-        for (backend, threads), seconds in _measure(path, precision, choices, rounds, partial(done, total)).items()
+        for precision, some in choices.items()
+        for (backend, threads), seconds in _measure(path, precision, some, rounds, partial(done, total)).items()
     ]
     tuning = Tuning(cores=cores, rounds=rounds, timings=tuple(found))
     text = bundle.manifest.model_copy(update={"tuning": tuning}).model_dump_json(indent=1)
@@ -70,6 +74,11 @@ def _verified(bundle: Bundle) -> list[str]:
     named = dict.fromkeys(check.backend for check in record.tensors) if record else ()
     types: Iterator[tuple[str, Any]] = ((name, entry(BACKENDS, name, what="backend")) for name in named)
     return [name for name, engine in types if engine.unavailable(EngineOptions()) is None]
+
+
+def _runs(backend: str, precision: Precision) -> bool:
+    engine: Any = entry(BACKENDS, backend, what="backend")
+    return engine.refuses(precision, EngineOptions()) is None
 
 
 def _thread_counts(cores: int) -> list[int]:

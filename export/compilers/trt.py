@@ -76,7 +76,7 @@ def compile_tensorrt_rtx(
     _check_profile(profile)
     tensorrt = import_tensorrt("tensorrt-rtx", "tensorrt-rtx")
     chosen = tuple(dict.fromkeys(targets or DEFAULT_TARGETS))
-    supported = _supported_targets(tensorrt)
+    supported = supported_targets(tensorrt)
     unknown = [target for target in chosen if target not in supported]
     if unknown:
         raise ExportError(
@@ -164,7 +164,7 @@ def _add_profile(
 
 
 def _set_targets(tensorrt: Any, config: Any, targets: tuple[str, ...], subject: str) -> None:
-    supported = _supported_targets(tensorrt)
+    supported = supported_targets(tensorrt)
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
         if not config.set_compute_capability(supported[target], index):
@@ -173,7 +173,7 @@ def _set_targets(tensorrt: Any, config: Any, targets: tuple[str, ...], subject: 
             )
 
 
-def _supported_targets(tensorrt: Any) -> dict[str, Any]:
+def supported_targets(tensorrt: Any) -> dict[str, Any]:
     """Compute capability -> the library's own name of it, for instance "8.6" -> SM86."""
     members = tensorrt.ComputeCapability.__members__
     return {f"{name[2:-1]}.{name[-1]}": member for name, member in members.items() if name.startswith("SM")}

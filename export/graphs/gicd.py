@@ -66,7 +66,10 @@ class Segment(nn.Module):
 
     def forward(self, *given: Tensor) -> Tensor:
         """See above."""
-        features, gates, guide = given[: self.levels], given[self.levels : -1], given[-1]
+        # What stays between graphs is fp32 where the weights are bfloat16.
+        stored = next(self.reduce.parameters()).dtype
+        *state, guide = (*(kept.to(stored) for kept in given[:-1]), given[-1])
+        features, gates = state[: self.levels], state[self.levels :]
         matrices = tuple(self.matrices)
         kind = matrices[0].dtype if matrices else guide.dtype
         scaled = (guide * GUIDE_SCALE).to(kind)

@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from salience.runtime.backends.engine import EngineOptions
+from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
 from salience.runtime.bundle import Bundle
 from salience.runtime.errors import ExportError
 from salience.runtime.manifest import HOST_GRAPHS, MANIFEST_FILE, EngineEntry, Precision
@@ -60,6 +62,9 @@ def _source(bundle: Bundle, graph: str, serving: Serving) -> tuple[Path, EngineE
     precision = _precision(graph, serving)
     path = bundle.graph_file(graph, precision)
     if serving.backend == "onnxruntime" or graph in HOST_GRAPHS:
+        refusal = OnnxRuntimeEngine.refuses(precision, EngineOptions())
+        if refusal:
+            raise ExportError(f"{refusal}.")
         return path, None
     key = (graph, precision, serving.backend)
     engine = next((e for e in bundle.manifest.engines if (e.graph, e.precision, e.builder) == key), None)

@@ -4,7 +4,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -21,6 +21,14 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 
+# Provider options that are chosen by others of ours, and by which.
+_CHOSEN_BY = {
+    "device_id": "device",
+    "enable_cuda_graph": "cuda_graph",
+    "nv_cuda_graph_enable": "cuda_graph",
+    "trt_cuda_graph_enable": "cuda_graph",
+}
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -29,12 +37,18 @@ class EngineOptions:
     `device` is "cpu", "cuda" or "cuda:N"; `threads` bounds the CPU threads of one engine (None: all cores);
     `provider` chooses among ONNX Runtime's execution providers: "tensorrt" or "tensorrt-rtx" instead of
     plain CUDA; `kernels` is its library of fused kernels, see `native.kernel_library`.
+
+    `provider_options` go to ONNX Runtime's provider on a GPU, by its own names and over our defaults (see
+    `onnxrt_options`): `use_tf32`, `gpu_mem_limit`, `user_compute_stream` (a stream's address, decimal), ...
+    `cuda_graph` lets its sessions capture their runs into CUDA graphs and launch those.
     """
 
     device: str = "cpu"
     threads: int | None = None
     provider: str | None = None
     kernels: Path | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         kind, colon, number = self.device.partition(":")
@@ -47,6 +61,24 @@ class EngineOptions:
         if self.provider is not None and (self.provider == "cpu") == self.on_gpu:
             raise EngineError(
                 f"provider {self.provider!r}: does not run on device {self.device!r}; leave one of them out."
+            )
+        self._check_gpu_options()
+
+    def _check_gpu_options(self) -> None:
+        given = [f"provider option {name}" for name in self.provider_options] + ["cuda_graph"] * self.cuda_graph
+        if given and not self.on_gpu:
+            raise EngineError(
+                f"{given[0]}: is for a GPU, got device {self.device!r}; leave it out, or ask for device cuda."
+            )
+        for name, value in self.provider_options.items():
+            if name in _CHOSEN_BY:
+                raise EngineError(f"provider option {name}: is chosen by the option {_CHOSEN_BY[name]}; leave it out.")
+            if not name.isidentifier() or not value:
+                raise EngineError(f"provider option {name}={value}: expected a name and a value, such as use_tf32=1.")
+        if self.cuda_graph and self.provider == "tensorrt":
+            raise EngineError(
+                "cuda_graph: provider tensorrt has one graph for all buffers, and a loop has two sets of them; "
+                "leave it out, or take provider cuda."
             )
 
     @property
@@ -88,6 +120,11 @@ class Engine(ABC):
             raise BackendUnavailableError(reason)
 
     @classmethod
+    def refuses(cls, precision: Precision, options: EngineOptions) -> str | None:
+        """Why this backend lacks what graphs of `precision` need, as a sentence with the remedy; or None."""
+        return None
+
+    @classmethod
     @abstractmethod
     def open_graph(cls, path: Path, interface: GraphEntry, options: EngineOptions) -> Self:
         """Load an ONNX file, or for compiled backends an engine file, with its `interface`."""
@@ -102,6 +139,9 @@ class Engine(ABC):
             EngineError: the backend rejects the file.
         """
         path = bundle.graph_file(graph, precision)
+        reason = cls.refuses(precision, options)
+        if reason:
+            raise BackendUnavailableError(reason)
         return cls.open_graph(path, bundle.manifest.graphs[graph].at(precision), options)
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..manifest import GraphEntry
+from .device_arrays import Shared, View
 from .engine import Engine, EngineOptions, Feeds
+from .failures import failure
 from .session import Session
 
 # On CPUs with bf16 units OpenVINO would compute in bf16 unless told which type is meant.
@@ -75,7 +77,7 @@ class OpenVinoEngine(Engine):
             core = openvino_core()
             compiled = core.compile_model(core.read_model(flat.SerializeToString()), "CPU", config)
         except Exception as error:
-            raise EngineError(f"openvino: cannot load {path.name} ({_last_line(error)}).") from error
+            raise failure(f"openvino: cannot load {path.name}", error, line=-1) from error
         return cls(compiled, interface, f"openvino CPU {path.name}")
 
     def session(self, batch: int = 1) -> "OpenVinoSession":
@@ -90,7 +92,7 @@ class OpenVinoEngine(Engine):
             found = request.infer(dict(feeds), share_inputs=True)
             return {name: np.array(found[name]) for name in self.outputs}
         except (RuntimeError, KeyError) as error:
-            raise EngineError(f"{self.label}: failed while running ({_last_line(error)}).") from error
+            raise failure(f"{self.label}: failed while running", error, line=-1) from error
 
 
 class OpenVinoSession(Session[Any]):
@@ -106,13 +108,24 @@ class OpenVinoSession(Session[Any]):
         try:
             return openvino.Tensor(openvino.Type(dtype), openvino.Shape(shape))
         except (RuntimeError, TypeError) as error:
-            raise EngineError(f"{self.label}: no buffer of {dtype} {shape} ({_last_line(error)}).") from error
+            raise failure(f"{self.label}: no buffer of {dtype} {shape}", error, line=-1) from error
 
     def _bind(self, name: str, buffer: Any, *, is_input: bool) -> None:
         try:
             self._request.set_tensor(name, buffer)
         except RuntimeError as error:
-            raise EngineError(f"{self.label}: {name} cannot be bound ({_last_line(error)}).") from error
+            raise failure(f"{self.label}: {name} cannot be bound", error, line=-1) from error
+
+    def _adopt(self, shared: Shared) -> Any:
+        import openvino
+
+        try:
+            return openvino.Tensor(shared.array, shared_memory=True)
+        except ValueError as error:
+            raise EngineError(f"{self.label}: the tensor cannot be shared ({error}); share a copy of it.") from error
+
+    def _expose(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
+        return View(buffer.data.ctypes.data, shape, dtype, self.device, buffer)
 
     def _upload(self, buffer: Any, array: NDArray[Any]) -> None:
         buffer.data[...] = array
@@ -126,8 +139,4 @@ class OpenVinoSession(Session[Any]):
             self._request.start_async()
             self._request.wait()
         except RuntimeError as error:
-            raise EngineError(f"{self.label}: failed while running ({_last_line(error)}).") from error
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise failure(f"{self.label}: failed while running", error, line=-1) from error

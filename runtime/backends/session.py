@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..manifest import TensorSpec
+from .device_arrays import Device, Shared, View, read_shared
 
 BufferT = TypeVar("BufferT")
 
@@ -40,9 +41,10 @@ class Held(Generic[BufferT]):
 class Session(ABC, Generic[BufferT]):
     """Runs one graph again and again on its own buffers; for one thread at a time.
 
-    `feed` and `read` copy between host and device and are counted in `copies`; `run` copies nothing. An output
-    that is linked to an input of its own session trades buffers with it after every run; one that is linked to
-    an input of another session shares its buffer.
+    `feed` and `read` copy between host and device and are counted in `copies`; `run` copies nothing, and neither do
+    `share` and `view`, for tensors of other libraries on the same device. An output that is linked to an input of its
+    own session trades buffers with it after every run; one that is linked to an input of another session shares its
+    buffer.
 
     Args:
         inputs: the graph's inputs by name.
@@ -50,6 +52,9 @@ class Session(ABC, Generic[BufferT]):
         batch: the size of their free first dimension.
         label: the engine, for messages.
     """
+
+    # Where its buffers are.
+    device = Device()
 
     def __init__(
         self, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], *, batch: int, label: str
@@ -63,6 +68,8 @@ class Session(ABC, Generic[BufferT]):
         self._links: dict[str, str] = {}
         self._linked: set[str] = set()
         self._missing = set(inputs)
+        # What was shared or put, by input: kept while it is bound, and never written to.
+        self._borrowed: dict[str, Shared | Held[BufferT]] = {}
         self._ran = False
         self._buffers: dict[str, BufferT] = {}
         for name, spec in {**inputs, **outputs}.items():
@@ -81,6 +88,9 @@ class Session(ABC, Generic[BufferT]):
                 "what the session was opened for."
             )
         self._ran = False
+        if name in self._borrowed:
+            self._place(name, self._allocate(self._shape(spec), np.dtype(spec.dtype)))
+            del self._borrowed[name]
         self.copies.to_device += 1
         self._upload(self._buffers[name], np.ascontiguousarray(array))
         self._missing.discard(name)
@@ -104,7 +114,7 @@ class Session(ABC, Generic[BufferT]):
         To be called before the inputs are fed; a tensor can be linked once.
 
         Raises:
-            EngineError: no such tensors, of different types or shapes, or linked already.
+            EngineError: no such tensors, of different types or shapes, linked already, or the input was shared or put.
         """
         target = self if to is None else to
         source = self._spec(output, self._outputs, "output")
@@ -118,6 +128,8 @@ class Session(ABC, Generic[BufferT]):
             raise EngineError(f"{self.label}: {output} cannot be linked to a session of {target.label}.")
         if output in self._linked or name in target._linked:
             raise EngineError(f"{self.label}: {output} or {name} is linked already; open another session.")
+        if name in target._borrowed:
+            raise EngineError(f"{self.label}: {name} holds a tensor that is not the session's; link before you put it.")
         self._ran = target._ran = False
         self._linked.add(output)
         target._linked.add(name)
@@ -155,9 +167,44 @@ class Session(ABC, Generic[BufferT]):
             raise EngineError(
                 f"{self.label}: {name}: got {held.spec.dtype} {held.shape}, expected {spec.dtype} {self._shape(spec)}."
             )
-        self._ran = False
-        self._place(name, held.buffer)
-        self._missing.discard(name)
+        self._borrow(name, held.buffer, held)
+
+    def share(self, name: str, tensor: Any) -> None:
+        """Let input `name` be a tensor of another library, where it is; nothing is copied.
+
+        Every run from now on reads what the tensor holds then, until the input is shared, put or fed again. The
+        session keeps it as long and never writes to it. On a GPU runs have a stream of their own: what fills the tensor
+        must be done before `run`, such as by `torch.cuda.current_stream().synchronize()`.
+
+        Args:
+            name: of an input that is not linked.
+            tensor: C-contiguous, on the session's device; see `device_arrays.read_shared`.
+
+        Raises:
+            EngineError: no such input, it is linked, the tensor is elsewhere or of another type, shape or order, or the
+                backend takes none.
+        """
+        spec = self._spec(name, self._inputs, "input")
+        if name in self._linked:
+            raise EngineError(
+                f"{self.label}: {name} is linked, so nothing can be shared with it; open another session."
+            )
+        shared = read_shared(tensor, f"{self.label}: {name}")
+        wrong = shared.mismatch(self._shape(spec), np.dtype(spec.dtype), self.device)
+        if wrong:
+            raise EngineError(f"{self.label}: {name}: {wrong}.")
+        self._borrow(name, self._adopt(shared), shared)
+
+    def view(self, name: str) -> View:
+        """Output `name` of the last run, where it is, for other libraries to read; nothing is copied.
+
+        Raises:
+            EngineError: no such output, no run since an input was fed, or the backend gives none away.
+        """
+        spec = self._spec(name, self._outputs, "output")
+        if not self._ran:
+            raise EngineError(f"{self.label}: {name} was viewed with no run since the inputs were fed; run first.")
+        return self._expose(self._buffers[self._links.get(name, name)], self._shape(spec), np.dtype(spec.dtype))
 
     def run(self) -> None:
         """Run the graph on what its buffers hold.
@@ -177,6 +224,12 @@ class Session(ABC, Generic[BufferT]):
             self._place(output, stale)
         self._ran = True
 
+    def _borrow(self, name: str, buffer: BufferT, owner: Shared | Held[BufferT]) -> None:
+        self._ran = False
+        self._place(name, buffer)
+        self._borrowed[name] = owner
+        self._missing.discard(name)
+
     def _place(self, name: str, buffer: BufferT) -> None:
         # The old buffer is let go once nothing reads or writes it any more.
         self._bind(name, buffer, is_input=name in self._inputs)
@@ -189,6 +242,14 @@ class Session(ABC, Generic[BufferT]):
         if name not in specs:
             raise EngineError(f"{self.label}: {kind} {name!r} is not known; the graph has {', '.join(specs)}.")
         return specs[name]
+
+    def _adopt(self, shared: Shared) -> BufferT:
+        """A buffer that is the memory of a fitting tensor; raises EngineError."""
+        raise EngineError(f"{self.label}: shares no tensors of other libraries; use feed().")
+
+    def _expose(self, buffer: BufferT, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
+        """A buffer for other libraries to read; raises EngineError."""
+        raise EngineError(f"{self.label}: gives no memory to other libraries; use read().")
 
     @abstractmethod
     def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> BufferT:

@@ -22,6 +22,7 @@ from ..bundle import Bundle
 from ..errors import BackendUnavailableError, EngineError
 from ..manifest import EngineEntry, GraphEntry, Precision
 from .engine import Engine, EngineOptions, Feeds
+from .failures import failure
 from .trt_session import TensorRtSession
 
 Builder: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
@@ -39,7 +40,7 @@ _OPENING = threading.Lock()
 
 
 class _TensorRt(Engine):
-    """An engine with one execution context; calls from several threads take turns."""
+    """An engine with one execution context and stream; calls from several threads take turns, and sessions do not."""
 
     builder: ClassVar[Builder]
     extra: ClassVar[str]
@@ -58,6 +59,14 @@ class _TensorRt(Engine):
         """See `Engine.unavailable`."""
         if not options.on_gpu:
             return f"{cls.name}: device {options.device} is not served by this backend; ask for device cuda"
+        if options.cuda_graph:
+            return (
+                f"{cls.name}: cuda_graph is not served, since pycuda captures no CUDA graphs; leave it out, or ask for "
+                "backend onnxruntime"
+            )
+        if options.provider_options:
+            names = ", ".join(options.provider_options)
+            return f"{cls.name}: provider options ({names}) are onnxruntime's; leave them out, or ask for that backend"
         try:
             import_tensorrt(cls.builder, cls.extra)
             _device(_cuda_driver(cls.name, cls.extra), options, cls.name)
@@ -116,11 +125,11 @@ class _TensorRt(Engine):
             with _OPENING:
                 primary = _primary_context(cuda, options.device_index)
             with _current(primary):
-                parts = Parts(tensorrt, cuda, primary, path.read_bytes(), label)
+                parts = Parts(tensorrt, cuda, primary, path.read_bytes(), label, options.device_index)
                 parts.check_interface(interface)
                 return cls(parts, interface, label)
         except (OSError, cuda.Error) as error:
-            raise EngineError(f"{label}: cannot load ({error}).") from error
+            raise failure(f"{label}: cannot load", error) from error
 
     def session(self, batch: int = 1) -> TensorRtSession:
         """See `Engine.session`; calls of the engine and of its sessions do not wait for each other."""
@@ -218,9 +227,10 @@ class Parts:
     be loaded.
     """
 
-    def __init__(self, tensorrt: Any, cuda: Any, primary: Any, plan: bytes, label: str) -> None:
+    def __init__(self, tensorrt: Any, cuda: Any, primary: Any, plan: bytes, label: str, device_index: int) -> None:
         self.cuda = cuda
         self.primary = primary
+        self.device_index = device_index
         self.label = label
         self.log = message_log(tensorrt)
         self._tensorrt = tensorrt
@@ -234,7 +244,7 @@ class Parts:
     def require(self, done: bool, otherwise: str) -> None:
         """Raise an EngineError that says `otherwise`, with what the library logged, unless `done`."""
         if not done:
-            raise EngineError(f"{self.label}: {otherwise} ({self.log.summary()}).")
+            raise failure(f"{self.label}: {otherwise}", self.log.summary())
 
     def check_interface(self, interface: GraphEntry) -> None:
         """Compare names, types and places of the engine's tensors with the manifest's."""
@@ -262,7 +272,7 @@ class Parts:
             with _current(self.primary):
                 yield
         except self.cuda.Error as error:
-            raise EngineError(f"{self.label}: failed while {doing} ({error}).") from error
+            raise failure(f"{self.label}: failed while {doing}", error) from error
 
     def new_context(self) -> Any:
         """An execution context of its own; several of them run at once."""

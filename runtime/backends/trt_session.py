@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from .device_arrays import Device, Shared, View
 from .engine import Engine
 from .session import Session
 
@@ -30,6 +31,7 @@ class TensorRtSession(Session[Any]):
         # An engine that nobody holds closes, and its sessions with it.
         self._engine = engine
         self._parts = parts
+        self.device = Device("cuda", parts.device_index)
         self._lock = threading.Lock()
         self._context: Any = None
         self._stream: Any = None
@@ -82,6 +84,7 @@ class TensorRtSession(Session[Any]):
                 self._context = self._stream = None
                 # The names stay, for calls after this one to find the session closed and not a name missing.
                 self._buffers = dict.fromkeys(self._buffers)
+                self._borrowed = {}
 
     def __del__(self) -> None:
         # While the interpreter ends, pycuda or the driver may be gone already, and the memory with them.
@@ -95,8 +98,15 @@ class TensorRtSession(Session[Any]):
 
     def _bind(self, name: str, buffer: Any, *, is_input: bool) -> None:
         with self._working("binding buffers"):
-            done = self._context.set_tensor_address(name, int(buffer.memory))
+            done = self._context.set_tensor_address(name, buffer.address)
             self._parts.require(done, f"the address of {name} was refused")
+
+    def _adopt(self, shared: Shared) -> Shared:
+        return shared
+
+    def _expose(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
+        self._check_open()
+        return View(buffer.address, shape, dtype, self.device, buffer)
 
     def _upload(self, buffer: Any, array: NDArray[Any]) -> None:
         with self._working("copying to the device"):
@@ -144,6 +154,10 @@ class _DeviceBuffer:
     parts: "Parts"
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def address(self) -> int:
+        return int(self.memory)
 
     def __del__(self) -> None:
         # Suppressed as in a session's `__del__`.

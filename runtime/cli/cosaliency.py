@@ -6,14 +6,23 @@ from typing import Annotated
 
 import typer
 
-from ..commands import report_errors
+from ..commands import parse_pairs, report_errors
 from ..detector import load
 from ..errors import SalienceError
 from ..groups import parse_bytes, plan_groups, run_groups
 from ..methods.gicd import GroupDetector
 from ..saliency import Kind
 from .folders import check_threshold, report
-from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption, ThresholdOption
+from .options import (
+    BackendOption,
+    CudaGraphOption,
+    DeviceOption,
+    PrecisionOption,
+    ProviderOption,
+    ProviderOptionsOption,
+    ThreadsOption,
+    ThresholdOption,
+)
 
 
 @report_errors
@@ -34,13 +43,18 @@ def cosaliency(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    provider_option: ProviderOptionsOption = None,
+    cuda_graph: CudaGraphOption = False,
 ) -> None:
     """Write what the pictures of each group have in common; exit code 1 if any picture gave no map."""
     check_threshold(kind, threshold)
     memory_bytes = parse_bytes(memory)
     groups = plan_groups(folders, output)
     pending = {job for jobs in groups for job in jobs if not (skip_existing and job.target.exists())}
-    detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
+    detector = load(
+        bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider,
+        provider_options=parse_pairs(provider_option, "--provider-option"), cuda_graph=cuda_graph,
+    )  # fmt: skip
     if not isinstance(detector, GroupDetector):
         method = detector.bundle.manifest.method
         raise SalienceError(f"bundle {bundle}: holds {method}, expected gicd; for single pictures: salience predict.")

@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from ..commands import report_errors
+from ..commands import parse_pairs, report_errors
 from ..detector import Detector, load
 from ..errors import DataError
 from ..evaluation.command import Evaluation, evaluate_maps, load_stored_map, scores_table
 from ..evaluation.pairs import Pair, find_pairs
-from .options import BackendOption, BundleOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption
+from .options import (
+    BackendOption,
+    BundleOption,
+    CudaGraphOption,
+    DeviceOption,
+    PrecisionOption,
+    ProviderOption,
+    ProviderOptionsOption,
+    ThreadsOption,
+)
 
 
 @report_errors
@@ -39,6 +48,8 @@ def evaluate(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    provider_option: ProviderOptionsOption = None,
+    cuda_graph: CudaGraphOption = False,
 ) -> None:
     """Score maps, or a bundle on pictures, against masks; exit code 1 if any image could not be scored."""
     sources = predictions or images
@@ -50,7 +61,10 @@ def evaluate(
     detector = None
     load_map: Callable[[Pair], NDArray[np.uint8]] = load_stored_map
     if predictions is None:
-        detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
+        detector = load(
+            bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider,
+            provider_options=parse_pairs(provider_option, "--provider-option"), cuda_graph=cuda_graph,
+        )  # fmt: skip
         detector.require_standalone()
         load_map = partial(_predict, detector)
     console = Console(stderr=True)

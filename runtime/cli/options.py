@@ -11,7 +11,7 @@ from ..low_level import PresetName
 BundleOption = Annotated[Path | None, typer.Option(help="Folder made by build_engine.py. [the bundle in the package]")]
 BackendOption = Annotated[BackendName, typer.Option(help="Inference engine.")]
 PrecisionOption = Annotated[
-    Literal["auto", "fp32", "fp16", "fp16-weights", "int8"],
+    Literal["auto", "fp32", "fp16", "fp16-weights", "bf16", "int8"],
     typer.Option(help="Of the graphs; auto: the bundle's default."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -21,6 +21,13 @@ ThreadsOption = Annotated[
 ProviderOption = Annotated[
     Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"] | None,
     typer.Option(help="ONNX Runtime's execution provider."),
+]
+ProviderOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--provider-option", help="On a GPU: NAME=VALUE for ONNX Runtime's provider; may be repeated."),
+]
+CudaGraphOption = Annotated[
+    bool, typer.Option("--cuda-graph", help="On a GPU: ONNX Runtime captures the steps of loops into CUDA graphs.")
 ]
 ThresholdOption = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")]
 ClassOption = Annotated[

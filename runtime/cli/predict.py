@@ -20,11 +20,13 @@ from .options import (
     BackendOption,
     BundleOption,
     ClassOption,
+    CudaGraphOption,
     DeviceOption,
     ParameterOption,
     PrecisionOption,
     PresetOption,
     ProviderOption,
+    ProviderOptionsOption,
     ThreadsOption,
     ThresholdOption,
 )
@@ -61,6 +63,8 @@ def predict(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    provider_option: ProviderOptionsOption = None,
+    cuda_graph: CudaGraphOption = False,
 ) -> None:
     """Write the saliency map of every picture; exit code 1 if any gave none.
 
@@ -76,7 +80,10 @@ def predict(
     _check_mixture(inputs, top, from_stdin=from_stdin, video=bool(video), skip_existing=skip_existing)
     jobs, skipped = ([], 0) if from_stdin or video else pending_jobs(inputs, output, skip_existing=skip_existing)
     threads, calls = share_cores(threads, MANY_FRAMES if video else len(jobs))
-    detector = load(bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider)
+    detector = load(
+        bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider,
+        provider_options=parse_pairs(provider_option, "--provider-option"), cuda_graph=cuda_graph,
+    )  # fmt: skip
     detector.require_standalone()
     chosen = choose_preset(preset, parse_pairs(parameter, "--set"))
     finder = _finder(detector, target, chosen, top, given=bool(parameter))

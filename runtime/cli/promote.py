@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..commands import report_errors
+from ..commands import parse_pairs, report_errors
 from ..detector import Detector, load
 from ..errors import SalienceError
 from ..manifest import MANIFEST_FILE
@@ -14,7 +14,16 @@ from ..methods.lps import EmptyPrior, PromoterDetector
 from ..priors import Promotion, StoredPriors, check_kept
 from ..saliency import Kind
 from .folders import check_threshold, pending_jobs, share_cores, write_all
-from .options import BackendOption, DeviceOption, PrecisionOption, ProviderOption, ThreadsOption, ThresholdOption
+from .options import (
+    BackendOption,
+    CudaGraphOption,
+    DeviceOption,
+    PrecisionOption,
+    ProviderOption,
+    ProviderOptionsOption,
+    ThreadsOption,
+    ThresholdOption,
+)
 
 
 @report_errors
@@ -36,12 +45,17 @@ def promote(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    provider_option: ProviderOptionsOption = None,
+    cuda_graph: CudaGraphOption = False,
 ) -> None:
     """Make better maps of priors, which any detector may have made; exit code 1 if any picture gave none."""
     check_threshold(kind, threshold)
     jobs, skipped = pending_jobs(inputs, output, skip_existing=skip_existing)
     threads, calls = share_cores(threads, len(jobs))
-    options = {"backend": backend, "device": device, "threads": threads, "provider": provider}
+    options = {
+        "backend": backend, "device": device, "threads": threads, "provider": provider,
+        "provider_options": parse_pairs(provider_option, "--provider-option"), "cuda_graph": cuda_graph,
+    }  # fmt: skip
     promoter = load(bundle, precision=precision, **options)  # type: ignore[arg-type]
     if not isinstance(promoter, PromoterDetector):
         method = promoter.bundle.manifest.method

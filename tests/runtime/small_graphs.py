@@ -54,8 +54,8 @@ GRAPHS = {
 }
 
 
-def open_small(name: str, backend: str, folder: Path, **changes: Any) -> Engine:
-    """An engine of one of GRAPHS, on one thread; `changes` of the interface that it is told to have."""
+def open_small(name: str, backend: str, folder: Path, options: EngineOptions = CPU, **changes: Any) -> Engine:
+    """An engine of one of GRAPHS; `changes` of the interface that it is told to have."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnx.parser")
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {GRAPHS[name]}')
@@ -73,7 +73,7 @@ def open_small(name: str, backend: str, folder: Path, **changes: Any) -> Engine:
         for values in (model.graph.input, model.graph.output)
     )
     interface = GraphEntry(inputs=inputs, outputs=outputs, files={"fp32": path.name}).model_copy(update=changes)
-    engine: Engine = entry(BACKENDS, backend, what="backend").open_graph(path, interface, CPU)
+    engine: Engine = entry(BACKENDS, backend, what="backend").open_graph(path, interface, options)
     return engine
 
 

@@ -227,7 +227,7 @@ def test_provider_that_fails_to_start_is_passed_over_by_name_or_an_error(
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda path, options, providers: session(path, options, providers=["CPUExecutionProvider"]),
+        lambda path, options, providers, **_: session(path, options, providers=["CPUExecutionProvider"]),
     )
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     with pytest.raises(BackendUnavailableError, match="CUDAExecutionProvider failed to start"):

@@ -134,10 +134,12 @@ def test_threads_are_the_measured_ones_unless_given(
 
 
 def test_gpu_engines_stay_first(copy: Path) -> None:
-    from salience.runtime.detector import _candidates, _fastest_first
+    from salience.runtime.detector import _candidates, _fastest_first, _Wanted
 
     record(copy)
-    found = _fastest_first(_candidates("auto", "auto", None, None), Bundle(copy).manifest.tuning, "fp32")  # type: ignore[arg-type]
+    tuning = Bundle(copy).manifest.tuning
+    assert tuning is not None
+    found = _fastest_first(_candidates("auto", "auto", _Wanted(None, None, {}, False)), tuning, "fp32")
     assert [name for name, options in found if options.on_gpu] == ["tensorrt-rtx", "tensorrt", "onnxruntime"]
     assert [name for name, _ in found[3:]] == ["openvino", "onnxruntime"]
 

@@ -13,7 +13,7 @@
 
 namespace salience {
 
-inline constexpr std::string_view kPrecisions[] = {"fp32", "fp16", "fp16-weights", "int8"};
+inline constexpr std::string_view kPrecisions[] = {"fp32", "fp16", "fp16-weights", "bf16", "int8"};
 // Graphs that bring pictures and maps to the network's size and back; always run on the CPU.
 inline constexpr std::string_view kHostGraphs[] = {"preprocess", "prior", "postprocess"};
 

@@ -58,6 +58,10 @@ void require_provider(const EngineOptions& options) {
 std::unique_ptr<Ort::Session> open_session(const Ort::Env& environment, const std::filesystem::path& path,
                                            const std::string& precision, const EngineOptions& options) {
   require_provider(options);
+  if (precision == "bf16") {
+    throw BackendUnavailableError(
+        "onnxruntime: has no kernels in bf16 for all layers of these graphs; choose precision fp16.");
+  }
   const std::string file = path.filename().string();
   try {
     return std::make_unique<Ort::Session>(environment, path.c_str(), settings_for(file, precision, options));
