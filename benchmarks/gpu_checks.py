@@ -10,12 +10,13 @@ from benchmarks import gpu_kernels
 from benchmarks.gpu_material import Maps, Material, maps_of, prepare_scenes, relative_error, scores
 from benchmarks.gpu_record import Row, Setting
 from benchmarks.gpu_torch import without_tf32
+from benchmarks.peers import reason
 from salience.export.compilers.trt import supported_targets
 from salience.export.verify import GRADIENT_TOLERANCE, METRIC_TOLERANCE, TENSOR_TOLERANCE
 from salience.runtime import load
 from salience.runtime.backends.trt import import_tensorrt
 from salience.runtime.detector import Detector, Prepared
-from salience.runtime.errors import BackendUnavailableError, EngineError, SalienceError
+from salience.runtime.errors import BackendUnavailableError, EngineError
 from salience.runtime.evaluation.metrics import Scores
 from salience.runtime.manifest import Precision
 from salience.runtime.methods import METHODS
@@ -159,8 +160,9 @@ def _compare(
                 found = maps_of(detector, prepared)
             except BackendUnavailableError:
                 raise
-            except SalienceError as error:
-                yield Row(method=method, form=name, measure="runs", passed=False, note=str(error))
+            # Of any library; the others go on.
+            except Exception as error:
+                yield Row(method=method, form=name, measure="runs", passed=False, note=reason(error))
                 continue
             limit = _limit(material, method, precision, prepared, expected.maps)
             yield _error_row(method, name, found, expected.maps, limit)

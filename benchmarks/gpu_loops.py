@@ -12,10 +12,10 @@ import numpy as np
 from benchmarks.gpu_material import Material, maps_of, prepare_scenes, relative_error, works
 from benchmarks.gpu_record import Row, Setting
 from benchmarks.gpu_torch import without_tf32
+from benchmarks.peers import reason
 from salience.runtime import ClampedDescentDetector, GroupDetector, PromoterDetector, load
 from salience.runtime.backends.session import Session
 from salience.runtime.detector import Detector, Prepared
-from salience.runtime.errors import SalienceError
 from salience.runtime.low_level import Descent
 from salience.runtime.methods import METHODS, cgd, lps
 from salience.runtime.methods.cgd import DescentLoop
@@ -227,8 +227,9 @@ def _captured(method: str, form: str, material: Material, plain: Detector, opene
         replayed = opened()
         # Twice: the first time captures, the second only replays.
         found = [_steps(replayed, prepared) for _ in range(2)]
-    except SalienceError as error:
-        return Row(method=method, form=name, measure="runs", passed=False, note=str(error))
+    # Of any library; the others go on.
+    except Exception as error:
+        return Row(method=method, form=name, measure="runs", passed=False, note=reason(error))
     worst = max(relative_error(maps, expected) for maps in found)
     return Row(method=method, form=name, measure="relative error", value=worst, limit=_SAME, passed=worst <= _SAME)
 

@@ -68,7 +68,7 @@ def test_every_option_in_readme_exists(repository: Path) -> None:
 def test_every_make_target_in_readme_exists(repository: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
     named = {line.split()[1] for line in commands(repository) if line.startswith("make ")}
-    assert named == {"native", "quickstart", "test"}
+    assert named == {"gpu-check", "native", "quickstart", "test"}
     assert named <= targets
 
 

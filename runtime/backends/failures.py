@@ -15,7 +15,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, type[EngineError]], ...] = tuple(
             EngineError,
         ),
         (
-            r"out of memory|OutOfMemory|OUT_OF_MEMORY|failed to allocate memory|could not be allocated",
+            r"out of memory|OutOfMemory|OUT_OF_MEMORY|bad_alloc|failed to allocate memory|could not be allocated",
             "there is too little memory: take a smaller batch or another precision, or free some; on a GPU the "
             "provider option gpu_mem_limit bounds what ONNX Runtime keeps for an engine",
             EngineError,

@@ -112,6 +112,22 @@ def test_tensors_of_pytorch_are_taken_and_given_without_a_copy(setting: Setting)
     assert all(row.passed for row in rows), rows
 
 
+def test_what_a_user_is_told_is_judged() -> None:
+    def fail(error: Exception) -> Callable[[], object]:
+        def call() -> object:
+            raise error
+
+        return call
+
+    words = ("memory", "batch")
+    said = gpu_checks._told("too large", fail(EngineError("no memory; take a smaller batch.")), words)
+    vague = gpu_checks._told("too large", fail(EngineError("error 2.")), words)
+    silent = gpu_checks._told("too large", lambda: None, words)
+    assert [row.passed for row in (said, vague, silent)] == [True, False, False]
+    with pytest.raises(ZeroDivisionError):
+        gpu_checks._told("too large", fail(ZeroDivisionError()), words)
+
+
 def test_the_card_is_measured(setting: Setting) -> None:
     rows = list(gpu_speed.peak(setting))
     assert [row.unit for row in rows] == ["TFLOP/s"] * 3 + ["GB/s"]

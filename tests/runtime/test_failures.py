@@ -13,6 +13,7 @@ FAILURES: list[tuple[str, type[EngineError], str]] = [
      EngineError, "smaller batch or another precision.*gpu_mem_limit"),
     ("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc((void**)&p, size);", EngineError, "batch"),
     ("cuMemAlloc failed: out of memory", EngineError, "smaller batch"),
+    ("std::bad_alloc", EngineError, "smaller batch"),
     ("[virtualMemoryBuffer.cpp::resizePhysical] Requested amount of GPU memory (8 bytes) could not be allocated.",
      EngineError, "smaller batch"),
     ("Invalid device ID: 3, must be between 0 (inclusive) and 1 (exclusive).", BackendUnavailableError, "nvidia-smi"),
