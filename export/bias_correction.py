@@ -30,9 +30,12 @@ class BiasCorrection:
         self._feeds = feeds
         layers = _biased(model)
         outputs = [node.output[0] for node in layers]
+        self._expected: dict[str, Means] = {}
+        if not layers:  # the exporter leaves out biases of zeros, which random weights have
+            return
         run = _Part(model, nodes_for(outputs, model.graph.node), outputs, feeds[0])
         rows = [[_channel_means(found[node.output[0]]) for node in layers] for found in map(run, feeds)]
-        self._expected = {node.name: np.mean(means, axis=0) for node, *means in zip(layers, *rows, strict=True)}
+        self._expected |= {node.name: np.mean(means, axis=0) for node, *means in zip(layers, *rows, strict=True)}
 
     def apply(self, quantized: ModelProto) -> None:
         """Correct, in place, the bias of every layer of `quantized` that is int8 and has one.

@@ -101,6 +101,15 @@ def test_what_is_all_fp32_stays_as_it_is() -> None:
     assert model.SerializeToString() == small_model().SerializeToString()
 
 
+def test_a_graph_without_biases_stays_as_it_is() -> None:
+    model = shared_model()
+    for node in model.graph.node:
+        del node.input[2:]
+    plain, changed = (quantized(model, ["first", "second"]) for _ in range(2))
+    BiasCorrection(model, pictures()).apply(changed)
+    assert changed.SerializeToString() == plain.SerializeToString()
+
+
 def deep_model(depth: int = 12) -> ModelProto:
     """Layers one after another, whose shifts add up."""
     rng = np.random.default_rng(5)
