@@ -81,19 +81,21 @@ def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) 
 def run(
     parts: Sequence[Part], machine: Machine, setting: Setting, *, wanted: set[str], seconds: float
 ) -> Iterator[PartResult]:
-    """The `wanted` of all parts in turn, as each ends, all within `seconds`.
+    """The `wanted` of all parts in turn, as each ends, all within `seconds`; what one leaves is for those after it.
 
     Raises:
         KeyboardInterrupt: a part was interrupted, after its result.
     """
     end = time.monotonic() + seconds
+    why_not = {part: machine.lacks(part.needs) or ("" if part.name in wanted else "it was left out") for part in parts}
+    later = sum(part.seconds for part in parts if not why_not[part])
     for part in parts:
         left = end - time.monotonic()
-        why_not = machine.lacks(part.needs) or ("" if part.name in wanted else "it was left out")
-        if why_not or left < _LEAST_S:
-            yield _not_run(part, why_not or f"no time was left of {seconds:.0f} s")
+        if why_not[part] or left < _LEAST_S:
+            yield _not_run(part, why_not[part] or f"no time was left of {seconds:.0f} s")
             continue
-        result = in_child(part, setting, min(part.seconds, left))
+        later -= part.seconds
+        result = in_child(part, setting, min(left, max(part.seconds, left - later)))
         yield result
         if INTERRUPTED in result.reason:
             raise KeyboardInterrupt

@@ -14,7 +14,9 @@ from benchmarks.networks import write_checkpoint
 from benchmarks.peers import TorchForms
 from salience.runtime import load
 
-Open = Callable[[], Call]
+# A form is opened once, and then gives a call for each batch.
+CallOf = Callable[[int], Call]
+Open = Callable[[], CallOf]
 
 # As the papers measure.
 ITERATIONS = {"lps": 3, "cgd": 10}
@@ -41,51 +43,52 @@ def workload_of(method: str, setting: Setting) -> Workload:
     return workload
 
 
-def forms(workload: Workload, batch: int, setting: Setting) -> dict[str, Open]:
-    """By name, what opens each form."""
+def forms(workload: Workload, setting: Setting) -> dict[str, Open]:
+    """By name, what opens each form; those that the others are measured against come first."""
+    device, on_gpu = setting.device, setting.device != "cpu"
     found: dict[str, Open] = {
-        f"PyTorch eager, {precision}": partial(torch_call, workload, batch, precision, setting.device)
-        for precision in _DTYPES
+        f"PyTorch eager, {precision}": partial(plain_calls, workload, precision, device) for precision in _DTYPES
     }
-    found["salience, PyTorch"] = partial(_on_torch, workload, batch, setting.device)
-    if setting.device != "cpu":
-        found["salience, PyTorch, CUDA graphs"] = partial(_on_torch, workload, batch, setting.device, replayed=True)
-    if works("onnxruntime", setting.device):
-        found["salience, ONNX Runtime"] = partial(_on_engine, workload, batch, setting.device, "onnxruntime")
-        if setting.device != "cpu":
-            found["salience, ONNX Runtime, CUDA graphs"] = partial(
-                _on_engine, workload, batch, setting.device, "onnxruntime", cuda_graph=True
-            )
-    for backend in _COMPILED:
-        if works(backend, setting.device):
-            found[f"salience, {backend}"] = partial(_on_engine, workload, batch, setting.device, backend)
+    for backend in ("onnxruntime", *_COMPILED):
+        if works(backend, device):
+            if backend == "onnxruntime" and on_gpu:
+                found[f"salience, {backend}, CUDA graphs"] = partial(_calls, workload, device, backend, cuda_graph=True)
+            found[f"salience, {backend}"] = partial(_calls, workload, device, backend)
+    if on_gpu:
+        found["salience, PyTorch, CUDA graphs"] = partial(_torch_calls, workload, device, replayed=True)
+    found["salience, PyTorch"] = partial(_torch_calls, workload, device)
     return found
 
 
-def torch_call(workload: Workload, batch: int, precision: str, device: str, *, compile_it: bool = False) -> Call:
+def plain_calls(workload: Workload, precision: str, device: str, *, compile_it: bool = False) -> CallOf:
     """Plain PyTorch, weights and inputs on the device in this type, mixed for fp16; see `peers.TorchForms`."""
-    plain = TorchForms(workload).module(Form("compile" if compile_it else "eager", batch, 1))
-    module: nn.Module = plain.to(device, _DTYPES[precision])
-    inputs = [torch.from_numpy(values).to(device, _DTYPES[precision]) for values in workload.inputs(batch)]
+    dtype = _DTYPES[precision]
+    plain = TorchForms(workload).module(Form("compile" if compile_it else "eager", 1, 1))
+    module: nn.Module = plain.to(device, dtype)
     takes_gradients = workload.method in ("cgd", "gicd")
 
-    def call() -> Tensor:
-        mixed = torch.autocast(torch.device(device).type, torch.float16, enabled=precision == "fp16")
-        with torch.inference_mode(mode=not takes_gradients), mixed:
-            found: Tensor = module(*inputs)
-        return found
+    def call_of(batch: int) -> Call:
+        inputs = [torch.from_numpy(values).to(device, dtype) for values in workload.inputs(batch)]
 
-    return call
+        def call() -> Tensor:
+            mixed = torch.autocast(torch.device(device).type, torch.float16, enabled=precision == "fp16")
+            with torch.inference_mode(mode=not takes_gradients), mixed:
+                found: Tensor = module(*inputs)
+            return found
+
+        return call
+
+    return call_of
 
 
-def _on_torch(workload: Workload, batch: int, device: str, *, replayed: bool = False) -> Call:
+def _torch_calls(workload: Workload, device: str, *, replayed: bool = False) -> CallOf:
     detector = torch_detector(workload.checkpoint, workload.bundle("fp16"), "fp16", device, replayed=replayed)
-    return engine_call(detector, workload, batch)
+    return partial(engine_call, detector, workload)
 
 
-def _on_engine(workload: Workload, batch: int, device: str, backend: Any, **options: Any) -> Call:
+def _calls(workload: Workload, device: str, backend: Any, **options: Any) -> CallOf:
     bundle = workload.bundle("fp16")
     if backend in _COMPILED:
         bundle = build_bundle(workload.checkpoint, workload.bundle(f"fp16-{backend}"), "fp16", engine=backend)
     detector = load(bundle, backend=backend, device=device, precision="fp16", kernels="none", **options)
-    return engine_call(detector, workload, batch)
+    return partial(engine_call, detector, workload)

@@ -6,9 +6,9 @@ as they are.
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Self
 
 import numpy as np
@@ -16,25 +16,17 @@ import torch
 
 from benchmarks.arithmetic import operations, traffic_of
 from benchmarks.forms import Call, Workload
-from benchmarks.gpu_forms import Open, forms, torch_call, workload_of
+from benchmarks.gpu_forms import Open, forms, plain_calls, workload_of
 from benchmarks.gpu_record import Row, Setting
 from benchmarks.peers import reason
 from salience.runtime.methods import METHODS
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BATCHES, QUICK_BATCHES = (1, 8, 32), (2,)
+# The largest first, should time run out.
+BATCHES, QUICK_BATCHES = (32, 8, 1), (2,)
 _SECONDS, _LEAST, _MOST = 0.7, 5, 200
 _QUICK_SECONDS = 0.01
 _SIDE, _QUICK_SIDE = 8192, 128
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of each call, by the host's clock and by the GPU's events, and what the form took of its memory."""
-
-    host_ms: tuple[float, ...]
-    gpu_ms: tuple[float, ...]
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -91,65 +83,74 @@ def cgd(setting: Setting) -> Iterator[Row]:
 
 def compiled(setting: Setting) -> Iterator[Row]:
     """`torch.compile` in fp16, at the largest batch alone: compiling takes most of the time."""
-    batch, card = max(_batches(setting)), Card.measured(setting)
+    card = Card.measured(setting)
     for method in METHODS:
         workload = workload_of(method, setting)
-        opened = partial(torch_call, workload, batch, "fp16", setting.device, compile_it=True)
-        yield from _rows("torch.compile, fp16", opened, workload, batch, setting, card)
+        opened = partial(plain_calls, workload, "fp16", setting.device, compile_it=True)
+        yield from _rows("torch.compile, fp16", opened, workload, _batches(setting)[:1], setting, card)
 
 
 def speed(method: str, setting: Setting) -> Iterator[Row]:
-    """PyTorch eager in fp32 and fp16, and ours in fp16: the graphs in PyTorch, and on every engine that works here.
+    """PyTorch eager in fp32 and fp16, and ours in fp16: on every engine that works here, and the graphs in PyTorch.
 
     Ours takes network inputs from the host and leaves maps there, as a service does; inputs and outputs of plain
-    PyTorch stay on the device. The largest batch comes first, should time run out.
+    PyTorch stay on the device.
     """
     workload, card = workload_of(method, setting), Card.measured(setting)
-    for batch in sorted(_batches(setting), reverse=True):
-        for name, opened in forms(workload, batch, setting).items():
-            yield from _rows(name, opened, workload, batch, setting, card)
+    for name, opened in forms(workload, setting).items():
+        yield from _rows(name, opened, workload, _batches(setting), setting, card)
 
 
-def measure(opened: Open, setting: Setting) -> Timing:
-    """Open a form, warm it up, and time its calls."""
-    gc.collect()
-    if setting.device != "cpu":
-        torch.cuda.empty_cache()
+def _rows(
+    name: str, opened: Open, workload: Workload, batches: Sequence[int], setting: Setting, card: Card
+) -> Iterator[Row]:
+    """Of one form, at the largest batch first: that is when its memory is looked at."""
+    _give_back(setting)
     before = _memory(setting.device)
-    call = opened()
-    for _ in range(3):
-        call()
-    _synchronize(setting.device)
-    taken = _memory(setting.device) - before
-    host, gpu = _times(call, setting)
-    return Timing(tuple(host), tuple(gpu), max(taken, 0))
-
-
-def figures(timing: Timing, pictures: int) -> dict[str, tuple[float, str]]:
-    """Value and unit of each figure; the rate is of the median call."""
-    p50, p99 = (float(np.percentile(timing.host_ms, share)) for share in (50, 99))
-    found = {"p50": (p50, "ms"), "p99": (p99, "ms"), "speed": (1e3 * pictures / p50, "images/s")}
-    if timing.gpu_ms:
-        found["GPU, p50"] = (float(np.percentile(timing.gpu_ms, 50)), "ms")
-    if timing.memory_bytes:
-        found["memory"] = (timing.memory_bytes / 1e6, "MB")
-    return found
-
-
-def _rows(name: str, opened: Open, workload: Workload, batch: int, setting: Setting, card: Card) -> Iterator[Row]:
+    batch = batches[0]
     try:
-        timing = measure(opened, setting)
+        call_of = opened()
+        for batch in batches:
+            call = call_of(batch)
+            for _ in range(3):
+                _timed(call, setting.device)
+            memory = _memory(setting.device) - before if batch == batches[0] else 0
+            figures = _figures(*_times(call, setting), workload.pictures(batch), memory)
+            figures |= _shares(figures, workload, batch, card, kind="fp32" if name.endswith("fp32") else "fp16")
+            for measure, (value, unit) in figures.items():
+                yield Row(method=workload.method, form=name, batch=batch, measure=measure, value=value, unit=unit)
     # A form may fail in any library; the others are timed all the same.
     except Exception as error:
         yield Row(method=workload.method, form=name, batch=batch, measure="speed", note=reason(error))
-        return
-    found = figures(timing, workload.pictures(batch))
-    kind = "fp32" if name.endswith("fp32") else "fp16"
-    found["of the matrix peak"] = (found["speed"][0] * operations(workload, "fp16", batch) / card.products[kind], "")
-    moved = traffic_of(workload, "fp16", batch) * (2 if kind == "fp32" else 1)
-    found["of the copy's bandwidth"] = (moved / (found["p50"][0] / 1e3) / card.copy, "")
-    for what, (value, unit) in found.items():
-        yield Row(method=workload.method, form=name, batch=batch, measure=what, value=value, unit=unit)
+
+
+def _figures(host: list[float], gpu: list[float], pictures: int, memory: int) -> dict[str, tuple[float, str]]:
+    """Value and unit of each figure, of milliseconds by two clocks; the rate is of the median call."""
+    p50, p99 = (float(np.percentile(host, share)) for share in (50, 99))
+    found = {"p50": (p50, "ms"), "p99": (p99, "ms"), "speed": (1e3 * pictures / p50, "images/s")}
+    if gpu:
+        found["GPU, p50"] = (float(np.percentile(gpu, 50)), "ms")
+    if memory > 0:
+        found["memory"] = (memory / 1e6, "MB")
+    return found
+
+
+def _shares(
+    figures: dict[str, tuple[float, str]], workload: Workload, batch: int, card: Card, *, kind: str
+) -> dict[str, tuple[float, str]]:
+    """Of what the card does at its best."""
+    computed, moved = _work(workload, batch)
+    moved *= 2 if kind == "fp32" else 1  # counted in fp16
+    return {
+        "of the matrix peak": (figures["speed"][0] * computed / card.products[kind], ""),
+        "of the copy's bandwidth": (1e3 * moved / figures["p50"][0] / card.copy, ""),
+    }
+
+
+@cache
+def _work(workload: Workload, batch: int) -> tuple[int, int]:
+    """Operations of a picture, and bytes of a call."""
+    return operations(workload, "fp16", batch), traffic_of(workload, "fp16", batch)
 
 
 def _times(call: Call, setting: Setting) -> tuple[list[float], list[float]]:
@@ -203,6 +204,8 @@ def _memory(device: str) -> int:
     return int(total - free)
 
 
-def _synchronize(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+def _give_back(setting: Setting) -> None:
+    """What the form before has left."""
+    gc.collect()
+    if setting.device != "cpu":
+        torch.cuda.empty_cache()
