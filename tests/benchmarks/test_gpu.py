@@ -122,7 +122,17 @@ def test_the_file_holds_every_part_at_any_time(monkeypatch: pytest.MonkeyPatch, 
     assert seen == [["not run", "not run"], ["passed", "not run"]]
 
 
-def test_parts_share_the_time_and_get_no_more_than_their_own(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "limits", "statuses"),
+    [
+        (100, [60, 40], ["not finished", "not finished", "not run"]),
+        # What the others do not need is the first one's, and what it leaves is the next one's.
+        (250, [130, 60, 60], ["not finished"] * 3),
+    ],
+)
+def test_parts_share_the_time(
+    seconds: float, limits: list[float], statuses: list[str], setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, given = [0.0], list[float]()
 
     def child(part: Part, setting: Setting, limit_s: float) -> PartResult:
@@ -133,10 +143,11 @@ def test_parts_share_the_time_and_get_no_more_than_their_own(setting: Setting, m
     monkeypatch.setattr(gpu, "in_child", child)
     monkeypatch.setattr("benchmarks.gpu.time.monotonic", lambda: now[0])
     parts = [part("good", seconds=60), part("slow", seconds=60), part("wrong", seconds=60)]
-    results = list(gpu.run(parts, MACHINE, setting, wanted={"good", "slow", "wrong"}, seconds=100))
-    assert given == [60, 40]
-    assert [found.status for found in results] == ["not finished", "not finished", "not run"]
-    assert results[2].reason == "no time was left of 100 s"
+    results = list(gpu.run(parts, MACHINE, setting, wanted={"good", "slow", "wrong"}, seconds=seconds))
+    assert given == limits
+    assert [found.status for found in results] == statuses
+    late = [found.reason for found in results if found.status == "not run"]
+    assert late == [f"no time was left of {seconds} s"] * statuses.count("not run")
 
 
 def test_only_and_skip_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
