@@ -10,10 +10,18 @@ from typing import Annotated
 import typer
 
 from ..backends.engine import available_cores
-from ..commands import report_errors
+from ..commands import parse_pairs, report_errors
 from ..errors import BackendUnavailableError, SalienceError
 from ..service.settings import Limits, ServiceSettings, named_bundles
-from .options import BackendOption, DeviceOption, PrecisionOption, ThreadsOption
+from .options import (
+    BackendOption,
+    CudaGraphOption,
+    DeviceOption,
+    PrecisionOption,
+    ProviderOption,
+    ProviderOptionsOption,
+    ThreadsOption,
+)
 
 _TOKEN = "SALIENCE_TOKEN"  # noqa: S105 (a variable's name)
 
@@ -47,6 +55,9 @@ def serve(
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    provider_option: ProviderOptionsOption = None,
+    cuda_graph: CudaGraphOption = False,
 ) -> None:
     """Serve bundles over HTTP and gRPC: the Open Inference Protocol, pictures, and a web page."""
     try:
@@ -73,6 +84,9 @@ def serve(
         backend=backend,
         precision=precision,
         device=device,
+        provider=provider,
+        provider_options=parse_pairs(provider_option, "--provider-option"),
+        cuda_graph=cuda_graph,
     )
     run(settings)
 

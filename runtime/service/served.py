@@ -138,6 +138,9 @@ class Served:
             precision=settings.precision,
             device=settings.device,
             threads=settings.threads,
+            provider=settings.provider,
+            provider_options=settings.provider_options,
+            cuda_graph=settings.cuda_graph,
         )
         detector.try_out(_WARM_UP)
         self._loaded = Loaded(self.name, adapt(detector, settings.limits.pixels), found)

@@ -1,8 +1,8 @@
 """How a service is set up: what it serves, where it listens, and its limits."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +55,9 @@ class ServiceSettings:
         backend: see `detector.load`.
         precision: see `detector.load`.
         device: see `detector.load`.
+        provider: see `detector.load`.
+        provider_options: see `detector.load`.
+        cuda_graph: see `detector.load`.
     """
 
     bundles: dict[str, Path]
@@ -72,6 +75,9 @@ class ServiceSettings:
     backend: BackendName = "auto"
     precision: Precision | Literal["auto"] = "auto"
     device: str = "auto"
+    provider: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    cuda_graph: bool = False
 
 
 def named_bundles(options: Sequence[str]) -> dict[str, Path]:

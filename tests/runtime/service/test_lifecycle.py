@@ -227,6 +227,23 @@ def test_too_many_are_told_to_come_again(bundles: dict[str, Path], picture: byte
     assert all(after is not None and int(after) >= 1 for status, after in answers if status == 503)
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--cuda-graph",), "cuda_graph: is for a GPU"),
+        (("--provider-option", "use_tf32=1"), "provider option use_tf32: is for a GPU"),
+        (("--provider", "cuda"), "provider 'cuda': does not run on device 'cpu'"),
+    ],
+    ids=["graphs", "option", "provider"],
+)
+def test_options_of_a_gpu_reach_the_engine(
+    bundles: dict[str, Path], tmp_path: Path, option: tuple[str, ...], told: str
+) -> None:
+    with running(tmp_path, "--bundle", str(bundles["multis"]), "--device", "cpu", *option, wait=False) as found:
+        assert found.process.wait(60) == 1
+        assert found.log.read_text().splitlines()[-1].startswith(f"error: {told}")
+
+
 def test_a_name_that_is_there_twice_is_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
     arguments = ("--bundle", f"m={bundles['multis']}", "--bundle", f"m={bundles['arn']}")
     with running(tmp_path, *arguments, wait=False) as found:
