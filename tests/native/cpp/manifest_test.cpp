@@ -99,7 +99,7 @@ void refuses() {
       {with_field("input_size", "[8, 8, 8]"), "input_size: Tuple should have at most 2 items after validation, not 3"},
       {with_field("input_size", "[8, 8.5]"), "input_size.1: Input should be a valid integer"},
       {with_field("default_precision", "\"int3\""),
-       "default_precision: Input should be 'fp32', 'fp16', 'fp16-weights' or 'int8'"},
+       "default_precision: Input should be 'fp32', 'fp16', 'fp16-weights', 'bf16' or 'int8'"},
       {with_field("provenance", "[]"), "provenance: Input should be an object"},
       {with_graph("files", "{}"), "graphs.saliency.files: Dictionary should have at least 1 item"},
       {with_graph("files", R"({"fp8": "a"})"), "graphs.saliency.files.fp8: expected one of the precisions"},
