@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -93,10 +94,29 @@ def small_checkpoint(folder: Path, method: str, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run, which the processes of pytest-xdist share; nothing in it is written twice."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(path: Path, make: Callable[[], object]) -> Path:
+    """`path`, made by the first process that asks for it; the others wait."""
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            make()
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoints(shared: Path) -> dict[str, Path]:
     """A small random checkpoint of every method."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {method: small_checkpoint(folder, method) for method in SMALL_SETTINGS}
+    return {
+        method: made_once(shared / f"{method}-small.safetensors", partial(small_checkpoint, shared, method))
+        for method in SMALL_SETTINGS
+    }
 
 
 @pytest.fixture(scope="session")
@@ -106,17 +126,19 @@ def checkpoint(checkpoints: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle_of(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Callable[[str], Path]:
+def bundle_of(shared: Path, checkpoints: dict[str, Path]) -> Callable[[str], Path]:
     """Method -> a bundle of its small checkpoint in every precision, verified on ONNX Runtime and OpenVINO."""
+
+    def make(method: str) -> None:
+        from salience.export.pipeline import BuildSettings, build
+
+        output = shared / method
+        settings = BuildSettings(output=output, precisions=FLOAT_PRECISIONS, engines=("onnxruntime", "openvino"))
+        build(method, checkpoints[method], settings, step=lambda name: nullcontext())
 
     @cache
     def made(method: str) -> Path:
-        from salience.export.pipeline import BuildSettings, build
-
-        output = tmp_path_factory.mktemp("bundles") / method
-        settings = BuildSettings(output=output, precisions=FLOAT_PRECISIONS, engines=("onnxruntime", "openvino"))
-        build(method, checkpoints[method], settings, step=lambda name: nullcontext())
-        return output
+        return made_once(shared / method, partial(make, method))
 
     return made
 
