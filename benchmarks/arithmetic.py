@@ -17,7 +17,7 @@ from salience.export.operations import multiply_adds, traffic
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.bundle import Bundle
-from salience.runtime.manifest import GraphEntry, TensorSpec
+from salience.runtime.manifest import HOST_GRAPHS, GraphEntry, TensorSpec
 from salience.runtime.tables import entry
 
 # A product large enough that nothing else counts: a matrix, and convolutions in a row as in the middle of VGG16.
@@ -56,7 +56,7 @@ def _network_graphs(workload: Workload, precision: Any) -> Iterator[tuple[str, o
     bundle = Bundle(workload.bundle(precision))
     times = {"refine": workload.iterations, "descend": workload.iterations}
     for graph in bundle.manifest.graphs:
-        if graph not in ("preprocess", "prior", "postprocess"):
+        if graph not in HOST_GRAPHS:
             yield graph, onnx.load(bundle.graph_file(graph, precision)), times.get(graph, 1)
 
 

@@ -67,7 +67,7 @@ class Evidence(BaseModel):
             load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
             system=platform.platform(),
             python=platform.python_version(),
-            versions={tool: version for tool in TOOLS if (version := _version(tool))},
+            versions={tool: version for tool in TOOLS if (version := version_of(tool))},
             commit=_git("rev-parse", "HEAD"),
             changed=None if status is None else bool(status),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,7 +99,8 @@ def _read(path: str) -> str:
     return file.read_text() if file.is_file() else ""
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
+    """Of an installed distribution; None for none."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -67,10 +67,10 @@ def loops(setting: Setting) -> Iterator[Row]:
     """In PyTorch, and in ONNX Runtime where that has the device; its graphs must not go through the host either."""
     material = Material(setting.folder, setting.quick)
     for method in LOOPED:
-        yield from _loop_rows(method, "PyTorch", material.torch_detector(method, "fp32", setting.device), material)
+        yield from _loop_rows(method, "PyTorch", material.torch_detector(method, "fp32", setting.device))
         if works("onnxruntime", setting.device):
             detector = load(material.bundle(method), backend="onnxruntime", device=setting.device, kernels="none")
-            yield from _loop_rows(method, "ONNX Runtime", detector, material)
+            yield from _loop_rows(method, "ONNX Runtime", detector)
             yield from _node_rows(method, detector, setting)
 
 
@@ -81,14 +81,14 @@ def graphs(setting: Setting) -> Iterator[Row]:
     for method in METHODS:
         plain = material.torch_detector(method, "fp32", setting.device)
         yield _captured(
-            method, "PyTorch", material, plain,
+            method, "PyTorch", plain,
             lambda method=method: material.torch_detector(method, "fp32", setting.device, replayed=True),  # type: ignore[misc]
         )  # fmt: skip
         if works("onnxruntime", setting.device):
             bundle = material.bundle(method)
             options: Any = {"backend": "onnxruntime", "device": setting.device, "kernels": "none"}
             yield _captured(
-                method, "ONNX Runtime", material, load(bundle, **options),
+                method, "ONNX Runtime", load(bundle, **options),
                 lambda bundle=bundle, options=options: load(bundle, cuda_graph=True, **options),  # type: ignore[misc]
             )  # fmt: skip
 
@@ -156,7 +156,7 @@ def _node_rows(method: str, detector: Detector, setting: Setting) -> Iterator[Ro
         )  # fmt: skip
 
 
-def _loop_rows(method: str, form: str, detector: Detector, material: Material) -> Iterator[Row]:
+def _loop_rows(method: str, form: str, detector: Detector) -> Iterator[Row]:
     prepared, _ = prepare_scenes(detector, _BATCH)
     session = next(iter(detector.engines.values())).session(1)
     height, width = detector.bundle.manifest.input_size
@@ -219,7 +219,7 @@ def largest_copy(events: Iterable[dict[str, Any]]) -> int:
     return max((int(node["output_size"]) for node in nodes if node.get("op_name", "").startswith("Memcpy")), default=0)
 
 
-def _captured(method: str, form: str, material: Material, plain: Detector, opened: Callable[[], Detector]) -> Row:
+def _captured(method: str, form: str, plain: Detector, opened: Callable[[], Detector]) -> Row:
     name = f"{form}, CUDA graph"
     prepared, _ = prepare_scenes(plain, _BATCH)
     expected = _steps(plain, prepared)

@@ -9,11 +9,11 @@ import importlib
 import shutil
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.evidence import version_of
 from salience.runtime.backends.engine import EngineOptions
 from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
 from salience.runtime.backends.trt import MODULES, Builder, import_tensorrt
@@ -61,7 +61,7 @@ def torch_cuda() -> Found:
 
 def onnxruntime(provider: str) -> Found:
     """ONNX Runtime with one of its providers for GPUs; whether that starts is seen when it is used."""
-    wheels = {name: found for name in ("onnxruntime", "onnxruntime-gpu") if (found := _version(name))}
+    wheels = {name: found for name in ("onnxruntime", "onnxruntime-gpu") if (found := version_of(name))}
     version = " beside ".join(f"{name} {found}" for name, found in wheels.items())
     reason = OnnxRuntimeEngine.unavailable(EngineOptions(device="cuda", provider=provider))
     warning = ", which overwrite each other" if len(wheels) > 1 and reason is None else ""
@@ -77,7 +77,7 @@ def tensorrt(builder: Builder) -> Found:
 def pycuda() -> Found:
     """Its driver module needs the driver's library."""
     _package("pycuda.driver", "pip install pycuda, which needs nvcc and a C++ compiler")
-    return Found(version=_version("pycuda"))
+    return Found(version=version_of("pycuda"))
 
 
 def cupy() -> Found:
@@ -114,13 +114,6 @@ def _package(module: str, remedy: str) -> Any:
         if error.name != module.partition(".")[0]:
             raise
         raise BackendUnavailableError(f"{error.name} is not installed; {remedy}") from error
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

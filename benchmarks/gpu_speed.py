@@ -56,31 +56,6 @@ def peak(setting: Setting) -> Iterator[Row]:
     yield Row(form="copy within its memory", measure="peak", value=card.copy / 1e9, unit="GB/s")
 
 
-def multis(setting: Setting) -> Iterator[Row]:
-    """See `speed`."""
-    yield from speed("multis", setting)
-
-
-def arn(setting: Setting) -> Iterator[Row]:
-    """See `speed`."""
-    yield from speed("arn", setting)
-
-
-def lps(setting: Setting) -> Iterator[Row]:
-    """See `speed`."""
-    yield from speed("lps", setting)
-
-
-def gicd(setting: Setting) -> Iterator[Row]:
-    """See `speed`."""
-    yield from speed("gicd", setting)
-
-
-def cgd(setting: Setting) -> Iterator[Row]:
-    """See `speed`."""
-    yield from speed("cgd", setting)
-
-
 def compiled(setting: Setting) -> Iterator[Row]:
     """`torch.compile` in fp16, at the largest batch alone: compiling takes most of the time."""
     card = Card.measured(setting)
@@ -99,6 +74,9 @@ def speed(method: str, setting: Setting) -> Iterator[Row]:
     workload, card = workload_of(method, setting), Card.measured(setting)
     for name, opened in forms(workload, setting).items():
         yield from _rows(name, opened, workload, _batches(setting), setting, card)
+
+
+multis, arn, lps, gicd, cgd = (partial(speed, method) for method in ("multis", "arn", "lps", "gicd", "cgd"))
 
 
 def _rows(

@@ -67,7 +67,9 @@ def serve(
         raise BackendUnavailableError(
             f"salience serve: {error.name} is not installed; pip install 'salience[serve]'."
         ) from error
-    calls, threads, batch = _shares(calls, threads, batch, on_gpu=device.startswith("cuda"))
+    # Where no device is named, these take the GPU (see `detector.load`).
+    on_gpu = device.startswith("cuda") or provider not in (None, "cpu") or bool(provider_option) or cuda_graph
+    calls, threads, batch = _shares(calls, threads, batch, on_gpu=on_gpu)
     settings = ServiceSettings(
         bundles=named_bundles(bundle or []),
         host=host,

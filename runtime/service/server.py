@@ -128,7 +128,7 @@ class Service:
                 await asyncio.to_thread(self._rest)
 
     def _rest(self) -> None:
-        """Give memory back; a request that comes now waits for milliseconds at most."""
+        """Give back what all models keep for large pictures, and what is free by then."""
         for served in self._models.values():
             served.rest()
         trim_heap()

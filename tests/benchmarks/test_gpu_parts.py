@@ -91,7 +91,7 @@ def test_a_loop_that_copies_is_found(setting: Setting, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(RefineLoop, "step", reading)
     material = Material(setting.folder, quick=True)
-    (row,) = gpu_loops._loop_rows("lps", "PyTorch", material.torch_detector("lps", "fp32", "cpu"), material)
+    (row,) = gpu_loops._loop_rows("lps", "PyTorch", material.torch_detector("lps", "fp32", "cpu"))
     assert (row.value, row.passed) == (gpu_loops.STEPS, False)
 
 

@@ -83,6 +83,14 @@ def start(batch: int = 2, seed: int = 0) -> dict[str, NDArray[Any]]:
     return {"x": x, "count": np.array([seed])}
 
 
+def of_every_type() -> dict[str, NDArray[Any]]:
+    """What `types` is fed, in a batch of 3."""
+    return {
+        "half": np.ones((3, 2), np.float16), "byte": np.ones(3, np.uint8), "word": np.ones(1, np.int32),
+        "scalar": np.array(7), "bit": np.ones(3, np.bool_),
+    }  # fmt: skip
+
+
 def looped(engine: Engine, batch: int = 2, seed: int = 0) -> Session[Any]:
     """A session of `affine` that feeds its outputs back, ready to run."""
     session = engine.session(batch)

@@ -18,7 +18,7 @@ from salience.runtime.backends.session import Session
 from salience.runtime.backends.trt import TensorRtEngine
 
 from .gpu_fakes import CudaTensor, FakeGpu
-from .small_graphs import looped, open_small, start
+from .small_graphs import looped, of_every_type, open_small, start
 from .trt_fakes import INTERFACE, PLAN, FakeCuda, Libraries, assert_computed, feeds
 
 Open = Callable[..., Engine]
@@ -49,10 +49,7 @@ def test_runs_read_a_shared_tensor_as_it_is_then(open_graph: Open, name: str) ->
 
 def test_every_type_and_a_scalar(open_graph: Open) -> None:
     session = open_graph("types").session(3)
-    given: dict[str, NDArray[Any]] = {
-        "half": np.ones((3, 2), np.float16), "byte": np.ones(3, np.uint8), "word": np.ones(1, np.int32),
-        "scalar": np.array(7), "bit": np.ones(3, np.bool_),
-    }  # fmt: skip
+    given = of_every_type()
     for name, array in given.items():
         session.share(name, array)
     session.run()

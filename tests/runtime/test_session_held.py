@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from salience.runtime import EngineError
 from salience.runtime.backends.engine import Engine
 from salience.runtime.backends.session import Held, Session
 
-from .small_graphs import looped, start
+from .small_graphs import looped, of_every_type, start
 
 Open = Callable[..., Engine]
 
@@ -125,10 +124,7 @@ def test_a_tensor_that_is_held_knows_its_size(open_graph: Open) -> None:
 
 def test_half_precision_takes_two_bytes(open_graph: Open) -> None:
     session = open_graph("types").session(3)
-    feeds: dict[str, NDArray[Any]] = {
-        "half": np.ones((3, 2), np.float16), "byte": np.ones(3, np.uint8), "word": np.ones(1, np.int32),
-        "scalar": np.array(7), "bit": np.ones(3, np.bool_),
-    }  # fmt: skip
+    feeds = of_every_type()
     for name, array in feeds.items():
         session.feed(name, array)
     session.run()
