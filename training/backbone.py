@@ -1,24 +1,29 @@
 """One backbone interface for every network: an image becomes five feature levels F1..F5."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Self, cast
 
 import torch
 import torchvision
+from pydantic import AfterValidator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from salience.runtime.errors import CheckpointError
 
-BackboneName = Literal["vgg16", "mobilenet_v2"]
-ClassifierName = Literal["vgg16", "mobilenet_v2", "squeezenet1_0"]
+# ImageNet's channel means and deviations, of RGB in [0, 1], as torchvision's weights expect them.
+Colour = tuple[float, float, float]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TIMM_PREFIX = "timm:"
 
 
 @dataclass(frozen=True)
 class Level:
-    """A feature level: `index` of the torchvision module that yields it, its stride and channels."""
+    """A feature level: `index` of the module that yields it, its stride and channels."""
 
     index: int
     stride: int
@@ -41,29 +46,80 @@ LEVELS: dict[str, tuple[Level, ...]] = {
 HEAD_LEVELS = {"vgg16": Level(29, 16, 512), "mobilenet_v2": Level(18, 32, 1280)}
 
 
-class Backbone(nn.Module):
-    """The convolutional part of a torchvision classifier, cut after its last level.
+TORCHVISION_CLASSIFIERS = (*LEVELS, "squeezenet1_0")
 
-    Parameter names are torchvision's (`features.0.weight`, ...), so its weight files load as they are.
 
-    Args:
-        name: an entry of `LEVELS`.
-        coarsest: no level gets a larger stride; from there on layers are dilated instead. None: as it is.
-        head: keep the classifier's last layers as `classifier`; then the last level is what they are made for.
-        weights: see `load_weights`; None leaves the initial random values.
+def _check_backbone(name: str) -> str:
+    if name in LEVELS or name.startswith(TIMM_PREFIX):
+        return name
+    raise ValueError(f"got {name!r}, expected {', '.join(LEVELS)} or timm:NAME")
+
+
+def _check_classifier(name: str) -> str:
+    if name in TORCHVISION_CLASSIFIERS or name.startswith(TIMM_PREFIX):
+        return name
+    raise ValueError(f"got {name!r}, expected {', '.join(TORCHVISION_CLASSIFIERS)} or timm:NAME")
+
+
+# Names in the settings of networks: of torchvision's architectures, or "timm:" and a name of timm's.
+BackboneName = Annotated[str, AfterValidator(_check_backbone)]
+ClassifierName = Annotated[str, AfterValidator(_check_classifier)]
+
+
+class Backbone(nn.Module, ABC):
+    """The convolutional part of a classifier, cut after its last level; `build_backbone` makes one.
+
+    Attributes:
+        levels: F1..F5, finest first.
+        frozen: how many modules `freeze` has frozen.
+        mean, std: the normalisation of RGB in [0, 1] that its pretrained weights expect.
+        classifier: the classifier's last layers, a sequence; only where the backbone was built with its head.
     """
 
-    def __init__(
-        self,
-        name: BackboneName,
-        *,
-        coarsest: int | None = None,
-        head: bool = False,
-        weights: str | Path | None = None,
-    ) -> None:
+    levels: tuple[Level, ...]
+    classifier: nn.Module
+    mean: Colour = IMAGENET_MEAN
+    std: Colour = IMAGENET_STD
+
+    def __init__(self) -> None:
         super().__init__()
-        self.name = name
         self.frozen = 0
+
+    @property
+    @abstractmethod
+    def source(self) -> nn.Module:
+        """The module whose parameters bear the names of the library that it comes from."""
+
+    @abstractmethod
+    def layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """Yield the modules in the order in which they run, each with the number (from 0) of its level."""
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """`image` (N, 3, H, W), normalised -> five tensors (N, channels, H / stride, W / stride)."""
+
+    def freeze(self, count: int) -> None:
+        """Keep the parameters and batch statistics of the layers up to level `count`."""
+        self.frozen = count
+        for layer in self._frozen_layers():
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of all layers but the frozen ones."""
+        super().train(mode)
+        for layer in self._frozen_layers():
+            layer.eval()
+        return self
+
+    def _frozen_layers(self) -> list[nn.Module]:
+        return [layer for level, layer in self.layers() if level < self.frozen] if self.frozen else []
+
+
+class TorchvisionBackbone(Backbone):
+    """A torchvision classifier; parameter names are torchvision's (`features.0.weight`, ...)."""
+
+    def __init__(self, name: str, *, coarsest: int | None = None, head: bool = False) -> None:
+        super().__init__()
         levels = (*LEVELS[name][:-1], HEAD_LEVELS[name]) if head else LEVELS[name]
         self.levels = tuple(replace(v, stride=min(v.stride, coarsest or v.stride)) for v in levels)
         # The classifier is made on the meta device: VGG16's alone takes 0.5 GB and is seldom needed.
@@ -76,22 +132,20 @@ class Backbone(nn.Module):
             self.classifier.apply(_reset)
         if coarsest is not None:
             _dilate(self.features, coarsest)
-        if weights is not None:
-            load_weights(self, weights, architecture=name)
 
-    def freeze(self, count: int) -> None:
-        """Keep the layers up to level `count` as they are, the statistics of their batch norms too."""
-        self.frozen = self.levels[count - 1].index + 1
-        self.features[: self.frozen].requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """As usual, but for frozen layers."""
-        super().train(mode)
-        self.features[: self.frozen].eval()
+    @property
+    def source(self) -> nn.Module:
+        """See `Backbone.source`."""
         return self
 
+    def layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """See `Backbone.layers`."""
+        ends = [level.index for level in self.levels]
+        for index, layer in enumerate(self.features):
+            yield sum(end < index for end in ends), layer
+
     def forward(self, image: Tensor) -> list[Tensor]:
-        """`image` (N, 3, H, W), normalised -> five tensors (N, channels, H / stride, W / stride)."""
+        """See `Backbone.forward`."""
         taps = {level.index for level in self.levels}
         found = []
         for index, layer in enumerate(self.features):
@@ -99,6 +153,33 @@ class Backbone(nn.Module):
             if index in taps:
                 found.append(image)
         return found
+
+
+def build_backbone(
+    name: str, *, coarsest: int | None = None, head: bool = False, weights: str | Path | None = None
+) -> Backbone:
+    """Build the backbone `name`, with random values unless `weights` are given.
+
+    Args:
+        name: an entry of `LEVELS`, or `timm:NAME`.
+        coarsest: no level gets a larger stride; later layers are dilated instead. None keeps the strides.
+        head: keep the classifier's last layers as `classifier`; the last level is then what they take.
+        weights: see `load_weights`.
+
+    Raises:
+        CheckpointError: the name is unknown, the network has no five levels, or the weights do not fit.
+        BackendUnavailableError: timm is needed and not installed.
+    """
+    backbone: Backbone
+    if name.startswith(TIMM_PREFIX):
+        from .timm_backbone import TimmBackbone
+
+        backbone = TimmBackbone(name.removeprefix(TIMM_PREFIX), coarsest=coarsest, head=head)
+    else:
+        backbone = TorchvisionBackbone(name, coarsest=coarsest, head=head)
+    if weights is not None:
+        load_weights(backbone, weights, architecture=name)
+    return backbone
 
 
 def check_size(levels: tuple[Level, ...], size: tuple[int, int]) -> None:
@@ -111,40 +192,56 @@ def check_size(levels: tuple[Level, ...], size: tuple[int, int]) -> None:
         )
 
 
-def build_classifier(name: ClassifierName, *, weights: str | Path | None = None) -> nn.Module:
-    """A whole ImageNet classifier: (N, 3, H, W) normalised -> (N, 1000) logits.
+def normalisation(name: str) -> tuple[Colour, Colour]:
+    """Return mean and deviation, of RGB in [0, 1], that the pretrained weights of `name` expect."""
+    if name.startswith(TIMM_PREFIX):
+        from .timm_backbone import default_normalisation
+
+        return default_normalisation(name.removeprefix(TIMM_PREFIX))
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def build_classifier(name: str, *, weights: str | Path | None = None) -> nn.Module:
+    """Build a whole ImageNet classifier: (N, 3, H, W) normalised -> (N, 1000) logits.
 
     Args:
-        name: a torchvision architecture of METHODS' table.
+        name: an entry of `TORCHVISION_CLASSIFIERS`, or `timm:NAME`.
         weights: see `load_weights`.
     """
-    model: nn.Module = getattr(torchvision.models, name)(weights=None)
+    if name.startswith(TIMM_PREFIX):
+        from .timm_backbone import create_model
+
+        model = create_model(name.removeprefix(TIMM_PREFIX))
+    else:
+        model = cast("nn.Module", getattr(torchvision.models, name)(weights=None))
     if weights is not None:
         load_weights(model, weights, architecture=name)
     return model
 
 
 def load_weights(model: nn.Module, source: str | Path, *, architecture: str, skip: tuple[str, ...] = ()) -> None:
-    """Fill `model` from a file with torchvision's parameter names.
+    """Fill `model` from a file with the parameter names of the library that it comes from.
 
     Args:
         model: takes the tensors that it has; a backbone ignores the file's classifier.
-        source: a `.safetensors` file, one that training wrote (its backbone is taken) or one with torchvision's
-            names; or the word "torchvision" to download its ImageNet weights.
-        architecture: torchvision's name for the model.
+        source: a `.safetensors` file with torchvision's or timm's names, or one that training wrote (its backbone is
+            taken); or the word "torchvision" or "timm" to download that library's ImageNet weights.
+        architecture: name of the model, as in `build_backbone` or `build_classifier`.
         skip: tensors whose name begins so keep their values, such as those of a new last layer.
 
     Raises:
         CheckpointError: the file is unreadable, lacks tensors, has others' shapes, or cannot be fetched.
     """
-    state = _download(architecture) if str(source) == "torchvision" else _read(Path(source))
-    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(skip)}
+    target = model.source if isinstance(model, Backbone) else model
+    state = _download(architecture, str(source)) if str(source) in ("torchvision", "timm") else _read(Path(source))
+    wanted = {name: value for name, value in target.state_dict().items() if not name.startswith(skip)}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     missing = sorted(wanted.keys() - state.keys() - counters)
     if missing:
+        library = "timm" if architecture.startswith(TIMM_PREFIX) else "torchvision"
         raise CheckpointError(
             f"weights {source}: {len(missing)} tensors of {architecture} are missing ({', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}); the file must use torchvision's parameter names."
+            f"{', ...' if len(missing) > 5 else ''}); the file must use {library}'s parameter names."
         )
     unfit = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
     if unfit:
@@ -153,28 +250,35 @@ def load_weights(model: nn.Module, source: str | Path, *, architecture: str, ski
             f"weights {source}: {key} has shape {tuple(state[key].shape)}, "
             f"{architecture} needs {tuple(wanted[key].shape)}."
         )
-    model.load_state_dict({key: state[key] for key in wanted.keys() & state.keys()}, strict=False)
+    target.load_state_dict({key: state[key] for key in wanted.keys() & state.keys()}, strict=False)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"weights {path}: expected a .safetensors file or the word 'torchvision'.")
+        raise CheckpointError(f"weights {path}: expected a .safetensors file or the word 'torchvision' or 'timm'.")
     try:
         state: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"weights {path}: cannot be read as safetensors ({error}).") from error
     own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    return own or state
+    # A backbone of timm's is a submodule of ours.
+    return {key.removeprefix("model."): value for key, value in own.items()} or state
 
 
-def _download(architecture: str) -> dict[str, Tensor]:
+def _download(architecture: str, library: str) -> dict[str, Tensor]:
+    if architecture.startswith(TIMM_PREFIX) != (library == "timm"):
+        raise CheckpointError(f"weights {library}: {architecture} is not an architecture of that library.")
     try:
+        if library == "timm":
+            from .timm_backbone import create_model
+
+            return dict(create_model(architecture.removeprefix(TIMM_PREFIX), pretrained=True).state_dict())
         weights = torchvision.models.get_model_weights(architecture).DEFAULT
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"weights of {architecture}: torchvision's download failed ({error}); "
-            "give a .safetensors file with torchvision's parameter names instead."
+            f"weights of {architecture}: the download failed ({error}); "
+            f"give a .safetensors file with {library}'s parameter names instead."
         ) from error
     return state
 

@@ -12,7 +12,7 @@ from salience.runtime.commands import parse_pairs, parse_settings, repeat_flags,
 from salience.runtime.errors import DataError, SalienceError
 from salience.runtime.tables import entry
 
-from .backbone import Backbone, ClassifierName, check_size, load_weights
+from .backbone import Backbone, check_size, load_weights
 from .checkpoint import CheckpointHeader, build_network, file_sha256, initial_network
 from .data.dataset import Augmentation
 from .data.folders import split_by_file, split_by_seed
@@ -47,12 +47,17 @@ def train(
     splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
     backbone: Annotated[
-        ClassifierName | None,
-        typer.Option(help="Feature extractor, vgg16 or that of --initial by default; squeezenet1_0 for cgd alone."),
+        str | None,
+        typer.Option(
+            help="Feature extractor: vgg16, mobilenet_v2, timm:NAME, or squeezenet1_0 for cgd. "
+            "Default: vgg16, or that of --initial."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Backbone weights: a .safetensors file with torchvision's names, or 'torchvision'."),
+        typer.Option(
+            help="Backbone weights: a .safetensors file with torchvision's or timm's names, 'torchvision' or 'timm'."
+        ),
     ] = None,
     initial: Annotated[
         Path | None, typer.Option(help="A checkpoint of METHOD to train further; its settings are the defaults.")
@@ -205,7 +210,8 @@ def _network(
     if weights is not None:
         fresh = tuple(name.removeprefix("backbone.") for name in getattr(network, "fresh", ()))
         load_weights(network.backbone, weights, architecture=network.settings.backbone, skip=fresh)
-    return network, Preprocessing(size=size, **getattr(network, "input_scale", {}))
+    scale = getattr(network, "input_scale", None) or {"mean": network.backbone.mean, "std": network.backbone.std}
+    return network, Preprocessing(size=size, **scale)
 
 
 def _freeze(network: Any, count: int) -> None:

@@ -7,14 +7,22 @@ from safetensors.torch import save_file
 from torch import nn
 
 from salience.runtime.errors import CheckpointError
-from salience.training.backbone import LEVELS, Backbone, build_classifier, check_size, load_weights, steps_up
+from salience.training.backbone import (
+    LEVELS,
+    Backbone,
+    build_backbone,
+    build_classifier,
+    check_size,
+    load_weights,
+    steps_up,
+)
 from salience.training.checkpoint import CheckpointHeader, build_network, save_checkpoint
 from salience.training.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize("name", sorted(LEVELS))
 def test_levels_have_the_strides_and_channels_they_name(name: str) -> None:
-    backbone = Backbone(name).eval()  # type: ignore[arg-type]
+    backbone = build_backbone(name).eval()
     with torch.no_grad():
         found = backbone(torch.zeros(1, 3, 64, 96))
     assert [tuple(f.shape[1:]) for f in found] == [
@@ -28,7 +36,7 @@ def test_vgg16_levels_are_the_papers() -> None:
     ]  # fmt: skip
     layers = torchvision.models.vgg16(weights=None).features
     assert all(isinstance(layers[level.index], torch.nn.ReLU) for level in LEVELS["vgg16"])
-    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in Backbone("vgg16").features) == 13
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in build_backbone("vgg16").features) == 13
 
 
 @pytest.mark.parametrize(
@@ -44,14 +52,14 @@ def test_vgg16_levels_are_the_papers() -> None:
     ],
 )
 def test_no_level_is_coarser_than_asked_for(name: str, coarsest: int | None, strides: list[int]) -> None:
-    backbone = Backbone(name, coarsest=coarsest).eval()  # type: ignore[arg-type]
+    backbone = build_backbone(name, coarsest=coarsest).eval()
     assert [level.stride for level in backbone.levels] == strides
     with torch.no_grad():
         found = backbone(torch.zeros(1, 3, 32, 64))
     assert [tuple(f.shape[1:]) for f in found] == [
         (level.channels, 32 // level.stride, 64 // level.stride) for level in backbone.levels
     ]
-    assert backbone.state_dict().keys() == Backbone(name).state_dict().keys()  # type: ignore[arg-type]
+    assert backbone.state_dict().keys() == build_backbone(name).state_dict().keys()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def test_vgg16_is_dilated_as_the_release_and_the_text_have_it(
     coarsest: int | None, pools: int, dilations: list[int]
 ) -> None:
     """The last pool is never there; without pool4 conv5 is dilated by 2, without pool3 conv4 by 2 and conv5 by 4."""
-    layers = list(Backbone("vgg16", coarsest=coarsest).features)
+    layers = list(build_backbone("vgg16", coarsest=coarsest).features)
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     assert [layer.dilation for layer in convolutions] == [(d, d) for d in dilations]
     assert [layer.padding for layer in convolutions] == [(d, d) for d in dilations]
@@ -72,11 +80,11 @@ def test_vgg16_is_dilated_as_the_release_and_the_text_have_it(
 def twins(name: str, coarsest: int) -> tuple[Backbone, Backbone]:
     """A backbone and its dilated form with the same weights, their batch norm far from its initial state."""
     torch.manual_seed(0)
-    strided = Backbone(name).train()  # type: ignore[arg-type]
+    strided = build_backbone(name).train()
     with torch.no_grad():
         for _ in range(2):
             strided(torch.randn(2, 3, 64, 96))
-    dilated = Backbone(name, coarsest=coarsest)  # type: ignore[arg-type]
+    dilated = build_backbone(name, coarsest=coarsest)
     dilated.load_state_dict(strided.state_dict())
     return strided.eval(), dilated.eval()
 
@@ -112,7 +120,7 @@ def test_dilation_of_vgg16_reaches_as_far_as_before(coarsest: int) -> None:
 def test_weights_of_a_classifier_file_give_its_features(tmp_path: Path) -> None:
     classifier = build_classifier("mobilenet_v2").eval()
     save_file(classifier.state_dict(), tmp_path / "weights.safetensors")
-    backbone = Backbone("mobilenet_v2", weights=tmp_path / "weights.safetensors").eval()
+    backbone = build_backbone("mobilenet_v2", weights=tmp_path / "weights.safetensors").eval()
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = classifier.features[:18](image)  # type: ignore[index,operator]
@@ -124,7 +132,7 @@ def test_a_checkpoint_of_training_gives_its_backbone(tmp_path: Path, dtype: torc
     network = build_network("multis", settings := {"backbone": "mobilenet_v2", "width": 4, "hidden": 8})
     header = CheckpointHeader(method="multis", network=settings, preprocessing=Preprocessing())
     save_checkpoint(tmp_path / "best.safetensors", network, header, dtype=dtype)
-    backbone = Backbone("mobilenet_v2", weights=tmp_path / "best.safetensors")
+    backbone = build_backbone("mobilenet_v2", weights=tmp_path / "best.safetensors")
     trained = network.get_submodule("backbone").state_dict()
     for name, value in backbone.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -136,29 +144,29 @@ def test_a_checkpoint_over_another_backbone_is_refused(tmp_path: Path) -> None:
     header = CheckpointHeader(method="multis", network=settings, preprocessing=Preprocessing())
     save_checkpoint(tmp_path / "best.safetensors", network, header)
     with pytest.raises(CheckpointError, match=r"tensors of vgg16 are missing \(features\.0\.bias"):
-        Backbone("vgg16", weights=tmp_path / "best.safetensors")
+        build_backbone("vgg16", weights=tmp_path / "best.safetensors")
 
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "squeezenet1_0"])
 def test_classifiers_give_a_thousand_logits(name: str) -> None:
-    classifier = build_classifier(name).eval()  # type: ignore[arg-type]
+    classifier = build_classifier(name).eval()
     with torch.no_grad():
         assert classifier(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
 
 
 def test_missing_tensors_are_counted_and_named(tmp_path: Path) -> None:
-    state = Backbone("mobilenet_v2").state_dict()
+    state = build_backbone("mobilenet_v2").state_dict()
     del state["features.0.0.weight"]
     save_file(state, tmp_path / "part.safetensors")
     with pytest.raises(CheckpointError, match=r"1 tensors .*features\.0\.0\.weight"):
-        Backbone("mobilenet_v2", weights=tmp_path / "part.safetensors")
+        build_backbone("mobilenet_v2", weights=tmp_path / "part.safetensors")
 
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
-    state = Backbone("mobilenet_v2").state_dict() | {"features.0.0.weight": torch.zeros(1, 3, 3, 3)}
+    state = build_backbone("mobilenet_v2").state_dict() | {"features.0.0.weight": torch.zeros(1, 3, 3, 3)}
     save_file(state, tmp_path / "odd.safetensors")
     with pytest.raises(CheckpointError, match=r"features\.0\.0\.weight has shape \(1, 3, 3, 3\)"):
-        Backbone("mobilenet_v2", weights=tmp_path / "odd.safetensors")
+        build_backbone("mobilenet_v2", weights=tmp_path / "odd.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
@@ -166,13 +174,13 @@ def test_a_damaged_weight_file_is_one_sentence(tmp_path: Path, content: bytes) -
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
-        Backbone("mobilenet_v2", weights=path)
+        build_backbone("mobilenet_v2", weights=path)
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"expected a \.safetensors file"):
-        Backbone("mobilenet_v2", weights=tmp_path / "weights.pth")
+        build_backbone("mobilenet_v2", weights=tmp_path / "weights.pth")
 
 
 def test_an_unreachable_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +216,7 @@ def test_imagenet_weights_recognise_a_cat(data_folder: Path) -> None:
 
 
 def test_frozen_levels_neither_learn_nor_gather_statistics() -> None:
-    backbone = Backbone("mobilenet_v2")
+    backbone = build_backbone("mobilenet_v2")
     backbone.freeze(2)
     backbone.train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}

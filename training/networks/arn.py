@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..backbone import Backbone, BackboneName
+from ..backbone import BackboneName, build_backbone
 
 # Either never holds the matrix of all positions by all positions; PyTorch's plain form, which does, is left out.
 _FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
@@ -170,7 +170,7 @@ class AttentionRecurrent(nn.Module):
     def __init__(self, settings: AttentionRecurrentSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone)
+        self.backbone = build_backbone(settings.backbone)
         _, f2, f3, f4, f5 = self.backbone.levels
         widths = [settings.width, settings.width // 2, settings.width // 4]
         self.top = _attention(f5.channels, settings)

@@ -1,13 +1,13 @@
 """The classifier whose object clamped gradient descent finds."""
 
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torchvision
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from ..backbone import ClassifierName, build_classifier
+from ..backbone import IMAGENET_MEAN, IMAGENET_STD, ClassifierName, build_classifier, normalisation
 
 IMAGENET_CLASSES = 1000
 
@@ -18,14 +18,25 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 class ClassifierSettings(BaseModel):
-    """Which classifier, its classes' names in order, and the normalisation of pictures in [0, 1] that it takes."""
+    """Name of the classifier, its classes' names in order, and the normalisation of images in [0, 1] that it takes.
+
+    `mean` and `std` default to those of the classifier's pretrained weights.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: ClassifierName = "vgg16"
     classes: tuple[str, ...] = Field(default_factory=imagenet_names, min_length=2)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_normalisation(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("backbone"), str):
+            return values
+        mean, std = normalisation(values["backbone"])
+        return {"mean": mean, "std": std} | values
 
 
 class ClassifierOutput(NamedTuple):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..backbone import Backbone, BackboneName
+from ..backbone import BackboneName, build_backbone
 
 # VGG16's classifier takes this many positions a side.
 POOLED = 7
@@ -59,7 +59,7 @@ class Embedding(NamedTuple):
         features: F1 to F5, (N, C, h, w).
         logits: e_n, (N, 1000).
         gates: which hidden units of the classifier the gradient passes, each (N, D) of zeros and ones, last layer
-            first; none on MobileNetV2, whose classifier is linear.
+            first; none where the classifier is one linear layer.
     """
 
     features: tuple[Tensor, ...]
@@ -79,7 +79,7 @@ class GradientInduced(nn.Module):
     def __init__(self, settings: GradientInducedSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone, head=True)
+        self.backbone = build_backbone(settings.backbone, head=True)
         *finer, top = self.backbone.levels
         width = settings.width
         self.reduce = nn.Sequential(
@@ -127,7 +127,7 @@ class GradientInduced(nn.Module):
         """The first pass."""
         features = self.backbone(image)
         head, top = cast("nn.Sequential", self.backbone.classifier), features[-1]
-        if self.settings.backbone == "mobilenet_v2":
+        if not self._hidden():
             return Embedding(tuple(features), head(top.mean(dim=(2, 3))), ())
         first, second = cast("nn.Linear", head[0]), cast("nn.Linear", head[3])
         averaged = average_pool(top).flatten(1)
@@ -141,12 +141,12 @@ class GradientInduced(nn.Module):
         return consensus @ cast("nn.Linear", self._head()[-1]).weight.to(consensus.dtype)
 
     def matrices(self) -> tuple[Tensor, ...]:
-        """What `channel_weights` multiplies the guide with, last layer first; none on MobileNetV2.
+        """What `channel_weights` multiplies the guide with, last layer first; none for one linear layer.
 
         In the released order the average over positions comes before the ReLU, so it is the first layer's matrix
         that can be averaged, (4096, 25088) -> (4096, 512), instead of its product.
         """
-        if self.settings.backbone == "mobilenet_v2":
+        if not self._hidden():
             return ()
         head = self._head()
         first, second = cast("nn.Linear", head[0]).weight, cast("nn.Linear", head[3]).weight
@@ -156,6 +156,10 @@ class GradientInduced(nn.Module):
 
     def _head(self) -> nn.Sequential:
         return cast("nn.Sequential", self.backbone.classifier)
+
+    def _hidden(self) -> bool:
+        """Whether the classifier has hidden layers (VGG16's), not one linear layer behind an average."""
+        return sum(isinstance(layer, nn.Linear) for layer in self._head()) > 1
 
 
 def channel_weights(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..backbone import Backbone, BackboneName, Level
+from ..backbone import BackboneName, Level, build_backbone
 
 
 class PromoterSettings(BaseModel):
@@ -98,7 +98,7 @@ class Promoter(nn.Module):
     def __init__(self, settings: PromoterSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone, coarsest=settings.stride)
+        self.backbone = build_backbone(settings.backbone, coarsest=settings.stride)
         levels, width, depth = self.backbone.levels, settings.width, settings.embedding
         self.strides = tuple(level.stride for level in levels)
         if settings.stage == "backbone":

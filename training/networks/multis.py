@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..backbone import Backbone, BackboneName, steps_up
+from ..backbone import BackboneName, build_backbone, steps_up
 
 
 class MultiScaleSettings(BaseModel):
@@ -92,7 +92,7 @@ class MultiScale(nn.Module):
     def __init__(self, settings: MultiScaleSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone)
+        self.backbone = build_backbone(settings.backbone)
         _, f2, f3, f4, f5 = self.backbone.levels
         width, norm = settings.width, settings.norm
         self.top_down = nn.ModuleList(_deconv(c, width, norm=norm) for c in (f5.channels, width, width))
