@@ -4,12 +4,14 @@ The first stage is a run of its own with `--network stage=backbone`; its checkpo
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..data.dataset import Augmentation
 from ..networks.lps import PromoterOutput
 from ..optim import OptimiserSettings
 from ..recipe import Recipe
@@ -26,6 +28,8 @@ class PromoterRecipe(Recipe):
     flip: float = Field(default=0.05, ge=0, le=0.5)
     samples: int = Field(default=4096, ge=0)
     rough: float = Field(default=0.0, ge=0, le=1)
+
+    augmentation: ClassVar[Augmentation] = "flip+crop0.9"
 
     def defaults(self) -> OptimiserSettings:
         """Adam at 1e-3, a tenth of it for the backbone, 36 epochs; the same for both stages."""
