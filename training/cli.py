@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from rich.progress import Progress
 
 from salience.runtime.commands import parse_pairs, parse_settings, repeat_flags, report_errors
 from salience.runtime.errors import DataError, SalienceError
@@ -23,7 +24,7 @@ from .data.folders import check_sizes, split_by_file, split_by_seed
 from .data.memory import keep_in_memory
 from .data.sampling import source_of
 from .devices import PRECISIONS, determinism_explained, open_fabric
-from .distillation import open_teachers, teachers_origin
+from .distillation import read_unlabelled, taught, teachers_origin
 from .fit import describe, fit
 from .optim import OptimiserSettings
 from .preprocessing import Preprocessing
@@ -38,7 +39,7 @@ SIZE = (224, 224)
 
 def main() -> None:
     """Entry point."""
-    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe", "--teacher"})))
+    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe", "--teacher", "--unlabelled"})))
 
 
 @app.command()
@@ -106,11 +107,18 @@ def train(
         ),
     ] = None,
     teacher: Annotated[
-        list[Path] | None, typer.Option(help="Checkpoints of multis or arn whose maps are learned too.")
+        list[Path] | None,
+        typer.Option(help="Checkpoints or bundles whose maps are learned too; computed once, with mirror images."),
     ] = None,
     teacher_share: Annotated[
         float, typer.Option(min=0, max=1, help="Of the teachers' mean map in what is learned; the mask has the rest.")
     ] = 0.5,
+    teacher_maps: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the teachers' maps; default: OUTPUT/teacher-maps.")
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None, typer.Option(help="DIR[=WEIGHT] of images without masks, for the teachers.")
+    ] = None,
     network_option: Annotated[
         list[str] | None, typer.Option("--network", help="NAME=VALUE ... of the network's settings.")
     ] = None,
@@ -145,7 +153,7 @@ def train(
         "freeze_norm": freeze_norm or None,
     }  # fmt: skip
     optimiser_settings = _override(recipe.defaults(), given)
-    roots, weights_of = _sources(data or [])
+    roots, weights_of = _sources(data or [], "--data")
     training_part, validation_part = _samples(recipe, roots, synthetic, splits, val_fraction, seed)
 
     torch.manual_seed(seed)
@@ -154,7 +162,14 @@ def train(
     network, preprocessing = _network(method, options, size, weights, initial)
     if freeze_levels:
         _freeze(network, freeze_levels)
-    teachers = open_teachers(method, teacher, teacher_share, preprocessing) if teacher else None
+    if unlabelled and not teacher:
+        raise SalienceError("--unlabelled: images without masks need a --teacher.")
+    free_roots, free_weights = _sources(unlabelled or [], "--unlabelled")
+    training_part += [sample for root in free_roots for sample in read_unlabelled(root)]
+    if teacher:
+        if not recipe.learns_maps:
+            raise SalienceError(f"--teacher: {method} does not learn the map of a single image, as multis does.")
+        training_part = _taught(training_part, teacher, teacher_share, teacher_maps or output / "teacher-maps")
     if tensorboard:
         check_tensorboard()
     fabric = open_fabric(accelerator, devices, precision, deterministic=deterministic)
@@ -165,14 +180,14 @@ def train(
     )  # fmt: skip
     settings = FitSettings(
         output, optimiser_settings, accumulate, augmentation or recipe.augmentation, seed, workers, limit_steps, half,
-        stop_after, tensorboard, deterministic, weights_of,
+        stop_after, tensorboard, deterministic, weights_of | free_weights,
     )  # fmt: skip
     if keep:
         training_part, validation_part = keep_in_memory(training_part, keep), keep_in_memory(validation_part, keep)
     with determinism_explained():
         history = fit(
             network, recipe, header, train=training_part, validate=validation_part, settings=settings, fabric=fabric,
-            resume=resume, teachers=teachers,
+            resume=resume,
         )  # fmt: skip
     if fabric.is_global_zero:
         typer.echo(_summary(history, output, fabric.world_size))
@@ -249,7 +264,17 @@ def _freeze(network: Any, count: int) -> None:
     network.backbone.freeze(count)
 
 
-def _sources(data: list[str]) -> tuple[list[Path], dict[str, float]]:
+def _taught(samples: list[Any], teachers: list[Path], share: float, folder: Path) -> list[Any]:
+    """`samples` with the teachers' maps, and a bar while these are computed."""
+    with Progress(disable=None) as bar:
+        task = bar.add_task("teachers' maps", total=len(samples))
+        return taught(
+            samples, teachers, share=share, folder=folder,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+
+
+def _sources(data: list[str], flag: str) -> tuple[list[Path], dict[str, float]]:
     """Folders of `DIR[=WEIGHT]`, and the weights by the folders' names; both or none of the sources have one."""
     roots, weights = [], {}
     for given in data:
@@ -262,7 +287,7 @@ def _sources(data: list[str]) -> tuple[list[Path], dict[str, float]]:
         roots.append(root)
         if weight is not None:
             if not 0 < weight < math.inf:
-                raise DataError(f"--data {given}: the weight is {number}, expected a positive number.")
+                raise DataError(f"{flag} {given}: the weight is {number}, expected a positive number.")
             weights[Path(os.path.normpath(root.absolute())).name] = weight
     return roots, weights
 

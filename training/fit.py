@@ -18,7 +18,6 @@ from salience.runtime.files import write_atomic
 
 from .checkpoint import CheckpointHeader, save_checkpoint
 from .data.sampling import DrawOrder, source_of
-from .distillation import Teachers
 from .identity import Identity
 from .optim import Schedule, build_optimiser
 from .recipe import Recipe
@@ -49,7 +48,6 @@ def fit(
     settings: FitSettings,
     fabric: Fabric,
     resume: bool = False,
-    teachers: Teachers | None = None,
 ) -> list[EpochRecord]:
     """Train `network` and leave the best and the last checkpoint in `settings.output`.
 
@@ -65,7 +63,6 @@ def fit(
         settings: see `FitSettings`.
         fabric: launched; decides device, precision and number of processes.
         resume: continue from the state file of `settings.output` if there is one.
-        teachers: networks whose maps are learned too.
 
     Returns:
         One record per epoch, earlier ones of a resumed run included.
@@ -77,14 +74,12 @@ def fit(
     checks: Any = recipe.checks(network, validate, header.preprocessing)
     passes = passes_per_epoch(len(data), settings, fabric.world_size)
     identity = _identity(network, recipe, header, settings, fabric, images=len(data))
-    if teachers:
-        teachers = teachers.to(fabric.device)
     order = DrawOrder([source_of(sample) for sample in train], settings.weights, settings.seed)
     if len(data) != len(train):  # items are groups of samples
         if settings.weights:
             raise DataError(f"--data DIR=WEIGHT: {header.method} draws groups, not samples; leave the weights out.")
         order = None
-    trainer = _trainer(network, recipe, identity, settings, fabric, passes=passes, teachers=teachers, order=order)
+    trainer = _trainer(network, recipe, identity, settings, fabric, passes=passes, order=order)
     run = trainer.run
     if resume and (settings.output / STATE_FILE).exists():
         run.resume(settings.output / STATE_FILE)
@@ -113,7 +108,6 @@ def _trainer(
     fabric: Fabric,
     *,
     passes: int,
-    teachers: Teachers | None,
     order: DrawOrder | None,
 ) -> Trainer:
     """Everything that trains, on the device, at the start of a run."""
@@ -132,7 +126,7 @@ def _trainer(
         identity,
         averaged,
     )
-    return Trainer(wrapped, wrapped_optimiser, run, recipe, settings, fabric, teachers, order)
+    return Trainer(wrapped, wrapped_optimiser, run, recipe, settings, fabric, order)
 
 
 def _epoch(trainer: Trainer, data: Any, checks: Any, passes: int) -> EpochRecord:

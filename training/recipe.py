@@ -55,6 +55,8 @@ class Recipe(BaseModel, ABC):
 
     # How the paper varies its samples.
     augmentation: ClassVar[Augmentation] = "flip"
+    # Whether a sample's target is the map of a single image, which teachers can give too.
+    learns_maps: ClassVar[bool] = False
 
     @abstractmethod
     def defaults(self) -> OptimiserSettings:

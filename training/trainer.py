@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from salience.runtime.errors import DataError, SalienceError
 
 from .data.sampling import DrawOrder, ShareSampler
-from .distillation import Teachers
 from .optim import backbone_norms
 from .recipe import Recipe
 from .run_state import FitSettings, Run
@@ -41,7 +40,6 @@ class Trainer:
     recipe: Recipe
     settings: FitSettings
     fabric: Fabric
-    teachers: Teachers | None = None
     order: DrawOrder | None = None
 
     def train(self, data: Any, progress: Callable[[str], None]) -> Trained:
@@ -54,9 +52,6 @@ class Trainer:
         indices = self._indices(data)
         start = time.monotonic()
         for index, batch in enumerate(_batches(self._loader(data, indices))):
-            if self.teachers:
-                with fabric.autocast():
-                    batch = self.teachers.soften(batch)
             last = (index + 1) % settings.accumulate == 0
             with fabric.no_backward_sync(self.network, enabled=not last):
                 loss, _ = self.recipe.loss(self.network, batch)

@@ -29,8 +29,8 @@ class Loadable(Protocol):
     def name(self) -> str:
         """A unique name."""
 
-    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Image (H, W, 3) uint8 RGB and mask (H, W) bool."""
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | NDArray[np.uint8]]:
+        """Image (H, W, 3) uint8 RGB and mask (H, W): bool, or graded uint8, 255 for salient."""
 
 
 @dataclass
@@ -76,13 +76,14 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
 
 
 def augmented(sample: Loadable, augmentation: Augmentation, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A sample varied at random and resized: (3, *size) uint8 and its mask (1, *size) float32 of zeros and ones."""
+    """A sample varied at random and resized: (3, *size) uint8 and its mask (1, *size) float32 in [0, 1]."""
     image, mask = sample.load()
     picture, target = _transform(augmentation, size)(
         tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy())),
         tv_tensors.Mask(torch.from_numpy(mask.astype(np.uint8))[None]),
     )
-    return picture.as_subclass(Tensor), target.as_subclass(Tensor).float()
+    levels = target.as_subclass(Tensor).float()
+    return picture.as_subclass(Tensor), levels if mask.dtype == np.bool_ else levels / 255
 
 
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:

@@ -14,17 +14,19 @@ from .dataset import Loadable
 
 @dataclass(frozen=True)
 class KeptSample:
-    """A decoded sample, its mask packed to bits."""
+    """A decoded sample; a mask that is not graded is packed to bits."""
 
     name: str
     image: NDArray[np.uint8]
-    packed: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
     label: str = ""
 
-    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Image (H, W, 3) uint8 RGB and mask (H, W) bool."""
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | NDArray[np.uint8]]:
+        """See `Loadable.load`."""
+        if self.mask.ndim == 2:
+            return self.image, self.mask
         height, width = self.image.shape[:2]
-        bits = np.unpackbits(self.packed, count=height * width)
+        bits = np.unpackbits(self.mask, count=height * width)
         return self.image, bits.reshape(height, width).astype(np.bool_)
 
 
@@ -37,9 +39,12 @@ def keep_in_memory(samples: Sequence[Loadable], side: int, *, threads: int = 2) 
         if factor < 1:
             size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-            levels = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-            mask = np.asarray(levels) > 127
-        return KeptSample(sample.name, np.ascontiguousarray(image), np.packbits(mask), getattr(sample, "label", ""))
+            graded = mask.dtype != np.bool_
+            levels = mask if graded else mask.astype(np.uint8) * np.uint8(255)
+            resized = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
+            mask = resized if graded else resized > 127
+        stored = np.packbits(mask) if mask.dtype == np.bool_ else mask
+        return KeptSample(sample.name, np.ascontiguousarray(image), stored, getattr(sample, "label", ""))
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(keep, samples))

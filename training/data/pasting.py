@@ -10,6 +10,8 @@ from torchvision.transforms.v2 import functional
 _FEATHER = 5
 # A background is an object-free strip of a picture; a smaller part of it would be stretched too far.
 _LEAST_BACKGROUND = 0.25
+# A graded mask is of an object from here on.
+_OBJECT = 0.3
 
 
 def paste(picture: Tensor, mask: Tensor, donor: Tensor, donor_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,7 +19,7 @@ def paste(picture: Tensor, mask: Tensor, donor: Tensor, donor_mask: Tensor) -> t
 
     Args:
         picture: (3, H, W) uint8.
-        mask: (1, H, W) float32 of zeros and ones.
+        mask: (1, H, W) float32 in [0, 1].
         donor: (3, H, W) uint8, where the object comes from.
         donor_mask: (1, H, W) float32.
 
@@ -29,7 +31,7 @@ def paste(picture: Tensor, mask: Tensor, donor: Tensor, donor_mask: Tensor) -> t
     cut = moved_mask.as_subclass(Tensor)
     alpha = functional.gaussian_blur(cut, [_FEATHER, _FEATHER])
     joined = alpha * moved.as_subclass(Tensor).float() + (1 - alpha) * picture.float()
-    return joined.round().to(torch.uint8), torch.maximum(mask, (cut > 0.5).float())
+    return joined.round().to(torch.uint8), torch.maximum(mask, cut)
 
 
 def free_strip(picture: Tensor, mask: Tensor) -> Tensor | None:
@@ -40,7 +42,7 @@ def free_strip(picture: Tensor, mask: Tensor) -> Tensor | None:
         mask: (1, H, W), 0 where no object is.
     """
     height, width = picture.shape[1:]
-    rows, columns = (torch.nonzero(mask[0].amax(dim=axis) > 0)[:, 0].tolist() for axis in (1, 0))
+    rows, columns = (torch.nonzero(mask[0].amax(dim=axis) > _OBJECT)[:, 0].tolist() for axis in (1, 0))
     if not rows:
         return picture
     strips = (

@@ -101,8 +101,8 @@ class ResponseNorm(nn.Module):
         super().__init__()
         size = channels // 8 + 1
         index = torch.arange(channels)
-        offset = index[None, :] - index[:, None]
-        near = (offset >= -(size // 2)) & (offset <= (size - 1) // 2)
+        # Equation 8 reaches size / 2 to both sides, also where the size is even.
+        near = (index[None, :] - index[:, None]).abs() <= size // 2
         self.register_buffer("band", near.float()[:, :, None, None], persistent=False)
         self.root = (alpha / size) ** 0.5
         self.beta = beta
@@ -166,6 +166,7 @@ class AttentionRecurrent(nn.Module):
     """
 
     settings_type: ClassVar = AttentionRecurrentSettings
+    maps_single_images: ClassVar = True
 
     def __init__(self, settings: AttentionRecurrentSettings) -> None:
         super().__init__()

@@ -23,11 +23,12 @@ class MultiScaleSettings(BaseModel):
     """What `MultiScale` is made of; the defaults are the paper's.
 
     `width` is the channel count of every deconvolution and lateral convolution, `head_width` that of the map heads'
-    deconvolutions (None: `width`), `hidden` that of the weight head. `norm` puts batch norm behind the deconvolutions and laterals and a ReLU behind each
-    top-down sum (not in the paper; it folds away at inference). `dropout` acts in the weight head,
-    `decoder_dropout` behind each lateral convolution and each deconvolution but the last of a map head (the paper has
-    .5 "behind every layer"). For ablations: without `scale_weights` all maps weigh alike; `fusion` "mean" takes the
-    weighted mean and "product" the product in place of the maximum, "s2", "s3" and "s4" one map alone.
+    deconvolutions (None: `width`), `hidden` that of the weight head. `norm` puts batch norm behind the
+    deconvolutions and laterals and a ReLU behind each top-down sum (not in the paper; it folds away at inference).
+    `dropout` acts in the weight head, `decoder_dropout` behind each lateral convolution and each deconvolution but
+    the last of a map head (the paper has .5 "behind every layer"). For ablations: without `scale_weights` all maps
+    weigh alike; `fusion` "mean" takes the weighted mean and "product" the product in place of the maximum, "s2",
+    "s3" and "s4" one map alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +111,7 @@ class MultiScale(nn.Module):
     """
 
     settings_type: ClassVar = MultiScaleSettings
+    maps_single_images: ClassVar = True
 
     def __init__(self, settings: MultiScaleSettings) -> None:
         super().__init__()

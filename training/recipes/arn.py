@@ -1,6 +1,7 @@
 """How `arn` is trained (ARN, section 4.3)."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -17,6 +18,8 @@ class AttentionRecurrentRecipe(Recipe):
 
     Beyond the paper, and off by default: `iou` adds that much soft IoU loss, `structure` that much structure loss.
     """
+
+    learns_maps: ClassVar[bool] = True
 
     iou: float = Field(default=0.0, ge=0)
     structure: float = Field(default=0.0, ge=0)

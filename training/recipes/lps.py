@@ -30,6 +30,7 @@ class PromoterRecipe(Recipe):
     rough: float = Field(default=0.0, ge=0, le=1)
 
     augmentation: ClassVar[Augmentation] = "flip+crop0.9"
+    learns_maps: ClassVar[bool] = True
 
     def defaults(self) -> OptimiserSettings:
         """Adam at 1e-3, a tenth of it for the backbone, 36 epochs; the same for both stages."""

@@ -87,6 +87,7 @@ class MultiScaleRecipe(Recipe):
     side_iou: float = Field(default=0.0, ge=0)
 
     augmentation: ClassVar[Augmentation] = "flip+rescale"
+    learns_maps: ClassVar[bool] = True
 
     def defaults(self) -> OptimiserSettings:
         """Optimiser and schedule of section 3.1."""
