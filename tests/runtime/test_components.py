@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ def box_by_labels(mask: NDArray[np.bool_], least_share: float) -> Box | None:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
+# The first call compiles code of scikit-image's package, or waits for it.
+@settings(deadline=None)
 @given(MASKS, st.sampled_from([0.0, 0.05, 0.3, 1.0]))
 def test_components_are_those_of_scikit_image(mask: NDArray[np.bool_], least_share: float) -> None:
     assert box_of_components(mask, least_share=least_share) == box_by_labels(mask, least_share)
