@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import figure_texts as texts
-from benchmarks import gpu_texts, latency_texts, quality_texts, speed_texts
+from benchmarks import gpu_texts, latency_texts, mask_texts, quality_texts, speed_texts
 from salience.runtime.errors import DataError
 from salience.runtime.files import write_atomic
 
@@ -48,6 +48,9 @@ FIGURES = {
     "kernel_uses": Figure(speed_texts.kernel_uses, ("kernels",)),
     "latency": Figure(latency_texts.latency, ("latency",)),
     "latency_by_method": Figure(latency_texts.latency_by_method, ("latency",)),
+    "mask_maximums": Figure(mask_texts.mask_maximums, ("mask_threshold",)),
+    "mask_rules": Figure(mask_texts.mask_rules, ("mask_threshold",)),
+    "mask_specks": Figure(mask_texts.mask_specks, ("mask_threshold",)),
     "native_start": Figure(speed_texts.native_start, ("native_start",)),
     "photo_steps": Figure(latency_texts.photo_steps, ("latency",)),
     "object_steps": Figure(texts.object_steps, ("cgd_quality",)),

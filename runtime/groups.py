@@ -67,7 +67,7 @@ def run_groups(
         detector: what segments.
         groups: the pictures of each group, and where their results go.
         kind: what is written, see `SaliencyMap.render`.
-        threshold: of masks; None for the adaptive one.
+        threshold: of masks; None for half of the map's maximum, at least .3.
         memory_bytes: for features that are kept between the passes over a group.
         batch: pictures per engine call.
         workers: threads that decode, and as many that write.

@@ -72,7 +72,7 @@ def run_jobs(
         detector: what predicts.
         jobs: what to read and write.
         kind: what is written, see `SaliencyMap.render`.
-        threshold: of masks; None for the adaptive one.
+        threshold: of masks; None for half of the map's maximum, at least .3.
         batch: pictures per engine call, at most.
         workers: threads that decode, and as many that write.
         calls: engine calls that run at once. On a CPU several, each by few threads, give the most pictures a second,

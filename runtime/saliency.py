@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bands import row_bands
+from .components import Box, box_of_components
 from .errors import SalienceError
 from .files import write_atomic
 from .png_writer import encode_png
@@ -17,6 +18,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # Magenta is rare in photos, so the tint shows on almost every object.
 _TINT = np.array([255, 0, 160], dtype=np.float32)
 _TINT_STRENGTH = np.float32(0.6)
+# Chosen on validation images by `python -m benchmarks.mask_threshold`; saliency_map.cpp has the same values.
+# The default threshold, as a share of the map's maximum: masks agree as well with ground truth as those of the best
+# fixed threshold, and a weak map has a mask too.
+_THRESHOLD_SHARE = 0.5
+# The least default threshold. Below it lie the maximums of uniform images and gradients, above it those of all objects.
+_LEAST_THRESHOLD = 0.3
+# Components of less than this share of the largest one's area are specks, which a box leaves out.
+_SPECK_SHARE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,28 +53,40 @@ class SaliencyMap:
         return levels
 
     def threshold(self) -> float:
-        """The adaptive threshold, twice the mean and at most 1 (Achanta et al., Frequency-tuned)."""
-        return min(2 * float(self.values.mean(dtype=np.float64)), 1.0)
+        """Return the default threshold of masks and boxes: half of the map's maximum, and at least .3."""
+        return max(_THRESHOLD_SHARE * float(self.values.max()), _LEAST_THRESHOLD)
 
     def mask(self, threshold: float | None = None) -> NDArray[np.bool_]:
-        """(H, W) bool: values of at least `threshold`, the adaptive one by default; never where the map is 0.
+        """Return the pixels of the object, (H, W) bool.
+
+        Args:
+            threshold: 0 to 1. Values of at least this are inside, except 0. None for `threshold()`, where the mask is
+                empty if the map's maximum is below .3.
 
         Raises:
             SalienceError: `threshold` is not in [0, 1].
         """
         if threshold is not None and not 0 <= threshold <= 1:
             raise SalienceError(f"threshold {threshold}: expected a number from 0 to 1.")
-        limit = self.threshold() if threshold is None else threshold
-        mask: NDArray[np.bool_] = (self.values >= np.float32(limit)) & (self.values > 0)
+        limit = np.float32(self.threshold() if threshold is None else threshold)
+        mask: NDArray[np.bool_] = self.values >= limit if limit > 0 else self.values > 0
         return mask
 
-    def box(self, threshold: float | None = None) -> tuple[int, int, int, int] | None:
-        """(top, left, bottom, right) in pixels of the mask, bottom and right exclusive; None if it is empty."""
-        mask = self.mask(threshold)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not rows.size:
-            return None
-        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    def box(self, threshold: float | None = None) -> Box | None:
+        """Return the box around the object: around `mask(threshold)` without specks.
+
+        Specks are 8-connected components of less than 5 % of the largest component's area.
+
+        Args:
+            threshold: as in `mask`. With a threshold of your own, maps with a maximum below .3 have a box too.
+
+        Returns:
+            (top, left, bottom, right) in pixels, bottom and right exclusive; None if the mask is empty.
+
+        Raises:
+            SalienceError: `threshold` is not in [0, 1].
+        """
+        return box_of_components(self.mask(threshold), least_share=_SPECK_SHARE)
 
     def cutout(self) -> NDArray[np.uint8]:
         """(H, W, 4) uint8 RGBA: the picture with the map as its opacity."""

@@ -29,7 +29,9 @@ ProviderOptionsOption = Annotated[
 CudaGraphOption = Annotated[
     bool, typer.Option("--cuda-graph", help="On a GPU: ONNX Runtime captures the steps of loops into CUDA graphs.")
 ]
-ThresholdOption = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [twice the map's mean]")]
+ThresholdOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Of masks. [half of the map's maximum, at least .3]")
+]
 ClassOption = Annotated[
     str | None, typer.Option("--class", help="cgd: the class to find, by name or number. [the one seen]")
 ]

@@ -27,7 +27,7 @@ class Settings:
     Attributes:
         bundle: its folder, which every worker sees under this path.
         kind: what is written, see `SaliencyMap.render`.
-        threshold: of masks; None for the adaptive one.
+        threshold: of masks; None for half of the map's maximum, at least .3.
         backend: as for `load`.
         precision: as for `load`.
         device: as for `load`.

@@ -46,7 +46,7 @@ class VideoRun:
         detector: what predicts.
         infer: its engine calls, such as `Detector.infer`.
         kind: what is written, see `SaliencyMap.render`.
-        threshold: of masks; None for the adaptive one.
+        threshold: of masks; None for half of the map's maximum, at least .3.
         smooth: weight of the maps before, see `Smoother`; 0 for none.
         batch: frames per engine call.
         calls: engine calls at once.

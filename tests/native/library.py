@@ -31,6 +31,10 @@ class Prior(ctypes.Structure):
     _fields_ = (("data", c_void_p), ("height", c_size_t), ("width", c_size_t))
 
 
+class Box(ctypes.Structure):
+    _fields_ = (("top", c_size_t), ("left", c_size_t), ("bottom", c_size_t), ("right", c_size_t))
+
+
 class LoadOptions(ctypes.Structure):
     _fields_ = (
         ("size", c_size_t),
@@ -58,14 +62,22 @@ class LocateOptions(ctypes.Structure):
     _fields_ = (("size", c_size_t), ("preset", c_char_p), ("changes", POINTER(Parameter)), ("change_count", c_size_t))
 
 
+# Thresholds at which masks and boxes are compared, beside the default.
+LIMITS = (0.0, 0.1, 0.5, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class NativeMap:
-    """A map copied out: (H, W) float32, (H, W) uint8, and of `locate` the class and the likeliest ones."""
+    """A map copied out: (H, W) float32, (H, W) uint8, and of `locate` the class and the likeliest ones.
+
+    `masks` and `boxes` are by threshold: None for the default, and `LIMITS`. A box is as in Python.
+    """
 
     values: NDArray[np.float32]
     grey: NDArray[np.uint8]
     threshold: float
-    mask: NDArray[np.bool_]
+    masks: dict[float | None, NDArray[np.bool_]]
+    boxes: dict[float | None, tuple[int, int, int, int] | None]
     label: str | None = None
     classes: tuple[tuple[str, float], ...] = ()
 
@@ -168,13 +180,26 @@ class NativeDetector:
         height, width, threshold = c_size_t(), c_size_t(), c_double()
         call("salience_map_size", handle, byref(height), byref(width))
         shape = (height.value, width.value)
-        values, grey, mask = np.empty(shape, np.float32), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        values, grey = np.empty(shape, np.float32), np.empty(shape, np.uint8)
         size = c_size_t(values.size)
         call("salience_map_values", handle, values.ctypes.data_as(POINTER(c_float)), size)
         call("salience_map_grey", handle, grey.ctypes.data_as(POINTER(c_uint8)), size)
-        call("salience_map_mask", handle, None, mask.ctypes.data_as(POINTER(c_uint8)), size)
         call("salience_map_threshold", handle, byref(threshold))
-        return NativeMap(values, grey, threshold.value, mask.astype(bool), *self._classes(handle))
+        masks = {limit: self._mask(handle, shape, limit) for limit in (None, *LIMITS)}
+        boxes = {limit: self._box(handle, limit) for limit in (None, *LIMITS)}
+        return NativeMap(values, grey, threshold.value, masks, boxes, *self._classes(handle))
+
+    def _mask(self, handle: c_void_p, shape: tuple[int, int], limit: float | None) -> NDArray[np.bool_]:
+        mask = np.empty(shape, np.uint8)
+        buffer, given = mask.ctypes.data_as(POINTER(c_uint8)), None if limit is None else byref(c_double(limit))
+        self._library.call("salience_map_mask", handle, given, buffer, c_size_t(mask.size))
+        return mask.astype(bool)
+
+    def _box(self, handle: c_void_p, limit: float | None) -> tuple[int, int, int, int] | None:
+        box = Box()
+        given = None if limit is None else byref(c_double(limit))
+        self._library.call("salience_map_box", handle, given, byref(box))
+        return (box.top, box.left, box.bottom, box.right) if box.bottom else None
 
     def _classes(self, handle: c_void_p) -> tuple[str | None, tuple[tuple[str, float], ...]]:
         if self.text("method") != "cgd":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from salience.runtime import SalienceError, SaliencyMap
+from salience.runtime.components import Box
 from salience.runtime.saliency import KINDS
 
 RAMP = np.array([[0.0, 0.1, 0.2], [0.3, 0.4, 1.0]], dtype=np.float32)
@@ -28,12 +29,20 @@ def flat(value: float) -> SaliencyMap:
     return saliency_map(np.full((4, 5), value, dtype=np.float32))
 
 
-def test_adaptive_threshold_is_twice_the_mean_and_at_most_one() -> None:
+def with_rectangles(*rectangles: Box, value: float = 1.0) -> SaliencyMap:
+    """A map of 100 x 100: rectangles of one value on 0."""
+    values = np.zeros((100, 100), dtype=np.float32)
+    for top, left, bottom, right in rectangles:
+        values[top:bottom, left:right] = value
+    return saliency_map(values)
+
+
+def test_threshold_is_half_of_the_maximum_and_at_least_point_3() -> None:
     found = saliency_map(RAMP)
-    # Mean 2 / 6; only 1.0 is at least 0.667.
-    assert found.threshold() == pytest.approx(2 * 2.0 / 6)
+    assert found.threshold() == 0.5
     assert found.mask().tolist() == [[False] * 3, [False, False, True]]
-    assert flat(0.75).threshold() == 1
+    assert flat(0.75).threshold() == 0.375
+    assert flat(0.5).threshold() == 0.3
 
 
 def test_value_equal_to_the_threshold_is_inside() -> None:
@@ -43,8 +52,11 @@ def test_value_equal_to_the_threshold_is_inside() -> None:
 
 @pytest.mark.parametrize(
     ("value", "threshold", "inside"),
-    [(0, None, False), (0, 0.0, False), (0.5, 0.0, True), (0.5, 0.6, False), (1, None, True), (1, 1.0, True)],
-)
+    [
+        (0, None, False), (0, 0.0, False), (0.5, 0.0, True), (0.5, 0.6, False), (1, None, True), (1, 1.0, True),
+        (0.29, None, False), (0.3, None, True), (0.5, None, True),
+    ],
+)  # fmt: skip
 def test_mask_of_a_flat_map(value: float, threshold: float | None, inside: bool) -> None:
     mask = flat(value).mask(threshold)
     assert mask.dtype == np.bool_
@@ -60,13 +72,33 @@ def test_bad_threshold_is_named(threshold: float) -> None:
 
 
 def test_box_is_tight_and_exclusive() -> None:
-    values = np.zeros((10, 20), dtype=np.float32)
-    values[2:5, 7:19] = 0.9
-    found = saliency_map(values)
+    found = with_rectangles((2, 7, 5, 19), value=0.9)
     assert found.box() == (2, 7, 5, 19)
     assert found.box(0.95) is None
     assert flat(1).box() == (0, 0, 4, 5)
     assert flat(0).box() is None
+
+
+@pytest.mark.parametrize("value", [0.35, 0.6, 1.0])
+def test_an_object_of_60_percent_of_the_image_has_a_mask_and_a_box(value: float) -> None:
+    found = with_rectangles((10, 5, 90, 80), value=value)
+    assert found.mask().sum() == 80 * 75
+    assert found.box() == (10, 5, 90, 80)
+
+
+def test_specks_are_outside_of_the_box() -> None:
+    # 5 % of 400 pixels are 20; the mask keeps the speck.
+    assert with_rectangles((10, 5, 30, 25), (50, 50, 54, 54)).box() == (10, 5, 30, 25)
+    assert with_rectangles((10, 5, 30, 25), (50, 50, 54, 54)).mask()[50, 50]
+    assert with_rectangles((10, 5, 30, 25), (50, 50, 54, 55)).box() == (10, 5, 54, 55)
+    # A pixel that touches the object at a corner is a part of it.
+    assert with_rectangles((10, 5, 30, 25), (30, 25, 31, 26)).box() == (10, 5, 31, 26)
+
+
+def test_a_weak_map_has_a_box_at_a_threshold_of_ones_own() -> None:
+    found = with_rectangles((10, 5, 30, 25), (50, 50, 54, 54), value=0.01)
+    assert found.box() is None
+    assert found.box(0.005) == (10, 5, 30, 25)
 
 
 def test_grey_levels_are_rounded() -> None:
@@ -99,11 +131,7 @@ def test_every_map_renders_in_range(values: NDArray[np.float32], level: int) -> 
     tint = np.array([255, 0, 160])
     low, high = np.minimum(found.image, tint), np.maximum(found.image, tint)
     assert ((low <= found.overlay()) & (found.overlay() <= high)).all()
-    box, mask = found.box(), found.mask()
-    assert (box is None) == (not mask.any())
-    if box:
-        top, left, bottom, right = box
-        assert mask[top:bottom, left:right].sum() == mask.sum()
+    assert (found.box() is None) == (not found.mask().any()) == bool(values.max() < np.float32(0.3))
 
 
 def test_unknown_kind_is_named(tmp_path: Path) -> None:

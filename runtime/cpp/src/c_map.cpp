@@ -30,6 +30,8 @@ salience_status property(const salience_map* map, Value* value, const char* name
   });
 }
 
+std::optional<double> limit_of(const double* limit) { return limit ? std::optional<double>(*limit) : std::nullopt; }
+
 const std::pair<std::string, double>& class_of(const salience_map& map, std::size_t rank) {
   map.object();
   if (rank < map.classes.size()) return map.classes[rank];
@@ -61,13 +63,18 @@ salience_status salience_map_grey(const salience_map* map, uint8_t* buffer, size
 }
 
 salience_status salience_map_mask(const salience_map* map, const double* limit, uint8_t* buffer, size_t capacity) {
-  return copy_out(map, buffer, capacity, [limit](const SaliencyMap& of) {
-    return of.mask(limit ? std::optional<double>(*limit) : std::nullopt);
-  });
+  return copy_out(map, buffer, capacity, [limit](const SaliencyMap& of) { return of.mask(limit_of(limit)); });
 }
 
 salience_status salience_map_threshold(const salience_map* map, double* threshold) {
   return property(map, threshold, "threshold", [](const salience_map& of) { return of.map().threshold(); });
+}
+
+salience_status salience_map_box(const salience_map* map, const double* limit, salience_box* box) {
+  return property(map, box, "box", [limit](const salience_map& of) {
+    const Box found = of.map().box(limit_of(limit)).value_or(Box{});
+    return salience_box{found.top, found.left, found.bottom, found.right};
+  });
 }
 
 salience_status salience_map_target(const salience_map* map, size_t* target) {

@@ -2,10 +2,19 @@
 #include <cmath>
 #include <numeric>
 
+#include "components.hpp"
 #include "salience/salience.hpp"
 #include "text.hpp"
 
 namespace salience {
+namespace {
+
+// As in runtime/saliency.py, which says where the values come from.
+constexpr double kThresholdShare = 0.5;
+constexpr double kLeastThreshold = 0.3;
+constexpr double kSpeckShare = 0.05;
+
+}  // namespace
 
 SaliencyMap::SaliencyMap(std::size_t height, std::size_t width, std::vector<float> values)
     : height_(height), width_(width), values_(std::move(values)) {
@@ -24,8 +33,7 @@ std::vector<std::uint8_t> SaliencyMap::grey() const {
 }
 
 double SaliencyMap::threshold() const {
-  const double sum = std::accumulate(values_.begin(), values_.end(), 0.0);
-  return std::min(2 * sum / static_cast<double>(values_.size()), 1.0);
+  return std::max(kThresholdShare * static_cast<double>(*std::ranges::max_element(values_)), kLeastThreshold);
 }
 
 std::vector<std::uint8_t> SaliencyMap::mask(std::optional<double> limit) const {
@@ -36,6 +44,10 @@ std::vector<std::uint8_t> SaliencyMap::mask(std::optional<double> limit) const {
   std::vector<std::uint8_t> mask(values_.size());
   std::ranges::transform(values_, mask.begin(), [least](float value) { return value >= least && value > 0 ? 1 : 0; });
   return mask;
+}
+
+std::optional<Box> SaliencyMap::box(std::optional<double> limit) const {
+  return box_of_components(mask(limit), width_, kSpeckShare);
 }
 
 ObjectMap::ObjectMap(SaliencyMap map, std::size_t target, std::vector<float> logits,

@@ -130,6 +130,10 @@ static void map_faults(const salience_map* map) {
   const double wrong = 1.5;
   size_t target = 0;
   const char* text = NULL;
+  salience_box box = {1, 1, 1, 1};
+  CHECK_FAULT(salience_map_box(map, &wrong, &box), SALIENCE_ARGUMENT, "threshold 1.5");
+  CHECK(box.top == 0 && box.left == 0 && box.bottom == 0 && box.right == 0);
+  CHECK_FAULT(salience_map_box(map, NULL, NULL), SALIENCE_ARGUMENT, "box: is null");
   CHECK_FAULT(salience_map_grey(map, levels, HEIGHT * WIDTH - 1), SALIENCE_ARGUMENT, "buffer of 599 elements");
   CHECK_FAULT(salience_map_grey(map, NULL, HEIGHT * WIDTH), SALIENCE_ARGUMENT, "buffer: is null");
   CHECK_FAULT(salience_map_mask(map, &wrong, levels, HEIGHT * WIDTH), SALIENCE_ARGUMENT, "threshold 1.5");
@@ -143,6 +147,8 @@ static void predicts(const salience_detector* detector) {
   salience_map* maps[2] = {NULL, NULL};
   size_t height = 0, width = 0;
   double threshold = -1;
+  const double everywhere = 0;
+  salience_box box = {0, 0, 0, 0};
   CHECK(salience_predict_batch(detector, images, 2, maps) == SALIENCE_OK);
   CHECK(salience_map_size(maps[1], &height, &width) == SALIENCE_OK && height == HEIGHT / 2 && width == WIDTH);
   CHECK(salience_map_values(maps[0], values, HEIGHT * WIDTH) == SALIENCE_OK);
@@ -151,8 +157,10 @@ static void predicts(const salience_detector* detector) {
   CHECK(salience_map_threshold(maps[0], &threshold) == SALIENCE_OK && threshold > 0 && threshold <= 1);
   for (int at = 0; at < HEIGHT * WIDTH; ++at) {
     CHECK(fabs((double)values[at] * 255 - levels[at]) <= 0.5 + 1e-4);
-    CHECK(mask[at] == ((double)values[at] >= threshold));
+    CHECK(mask[at] == (values[at] >= (float)threshold));
   }
+  CHECK(salience_map_box(maps[0], &everywhere, &box) == SALIENCE_OK);
+  CHECK(box.top < box.bottom && box.bottom <= HEIGHT && box.left < box.right && box.right <= WIDTH);
   map_faults(maps[0]);
   salience_map_free(maps[0]);
   salience_map_free(maps[1]);

@@ -52,6 +52,14 @@ typedef struct salience_prior {
   size_t width;
 } salience_prior;
 
+/* Pixels of an image: rows from top to bottom, columns from left to right, both ends exclusive. */
+typedef struct salience_box {
+  size_t top;
+  size_t left;
+  size_t bottom;
+  size_t right;
+} salience_box;
+
 /* Options start with their size, so that they can grow: set them from the macro below each, then change fields.
  * A null pointer stands for the macro's. */
 typedef struct salience_load_options {
@@ -148,14 +156,18 @@ SALIENCE_API void salience_map_free(salience_map* map);
 SALIENCE_API salience_status salience_map_size(const salience_map* map, size_t* height, size_t* width);
 
 /* Copies into a buffer of `capacity` elements, at least height * width: float32 in [0, 1]; uint8, 255 for saliency 1;
- * or uint8 that is 1 where the map reaches `limit` and 0 elsewhere (NULL: the adaptive threshold). */
+ * or uint8 that is 1 where the map reaches `limit` and 0 elsewhere (NULL: the map's threshold). */
 SALIENCE_API salience_status salience_map_values(const salience_map* map, float* buffer, size_t capacity);
 SALIENCE_API salience_status salience_map_grey(const salience_map* map, uint8_t* buffer, size_t capacity);
 SALIENCE_API salience_status salience_map_mask(const salience_map* map, const double* limit, uint8_t* buffer,
                                                size_t capacity);
 
-/* The adaptive threshold. */
+/* The default threshold of masks and boxes: half of the map's maximum, and at least .3. */
 SALIENCE_API salience_status salience_map_threshold(const salience_map* map, double* threshold);
+
+/* The box around the object: around the mask at `limit` (NULL: the map's threshold) without specks, which are
+ * 8-connected components of less than 5 % of the largest component's area. All fields are 0 where the mask is empty. */
+SALIENCE_API salience_status salience_map_box(const salience_map* map, const double* limit, salience_box* box);
 
 /* Of maps of salience_locate: the class, its name, and the name and probability of the classes, likeliest first. */
 SALIENCE_API salience_status salience_map_target(const salience_map* map, size_t* target);

@@ -93,6 +93,16 @@ struct LocateOptions {
   std::map<std::string, std::string> changes;
 };
 
+// Pixels of an image: rows from `top` to `bottom`, columns from `left` to `right`, both ends exclusive.
+struct Box {
+  std::size_t top = 0;
+  std::size_t left = 0;
+  std::size_t bottom = 0;
+  std::size_t right = 0;
+
+  bool operator==(const Box&) const = default;
+};
+
 // The saliency of one picture at its own size.
 class SALIENCE_API SaliencyMap {
  public:
@@ -108,12 +118,16 @@ class SALIENCE_API SaliencyMap {
   // (H, W) uint8, 255 for saliency 1.
   std::vector<std::uint8_t> grey() const;
 
-  // The adaptive threshold, twice the mean and at most 1 (Achanta et al., Frequency-tuned).
+  // The default threshold of masks and boxes: half of the map's maximum, and at least .3.
   double threshold() const;
 
-  // (H, W), 1 where values are at least `limit`, the adaptive threshold by default, else 0; never 1 where the map is 0.
-  // Throws Error where `limit` is not in [0, 1].
+  // (H, W), 1 where values are at least `limit`, `threshold()` by default, else 0; never 1 where the map is 0.
+  // By default, the mask of a map with a maximum below .3 is empty. Throws Error where `limit` is not in [0, 1].
   std::vector<std::uint8_t> mask(std::optional<double> limit = std::nullopt) const;
+
+  // The box around the object: around `mask(limit)` without specks, which are 8-connected components of less than 5 %
+  // of the largest component's area. None where the mask is empty. Throws Error where `limit` is not in [0, 1].
+  std::optional<Box> box(std::optional<double> limit = std::nullopt) const;
 
  private:
   std::size_t height_;
