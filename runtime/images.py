@@ -9,10 +9,11 @@ from typing import IO, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from .bands import row_bands
 from .errors import ImageError
+from .jpeg_limits import check_scans, check_segments
 
 ImageSource: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.generic]"
 
@@ -96,6 +97,7 @@ def _read(
 
     def checked(image: Image.Image) -> T:
         _check_size(image, name, max_pixels)
+        _check_work(image, name)
         return convert(_upright(image), name)
 
     name = _name(source)
@@ -159,8 +161,11 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
     Image.init()
     stream.seek(0)
     prefix = stream.read(16)
-    for factory, accept in map(Image.OPEN.__getitem__, FORMATS):
+    for format_name in FORMATS:
+        factory, accept = Image.OPEN[format_name]
         if accept is None or accept(prefix):
+            if format_name == "JPEG":
+                check_segments(stream, name)
             stream.seek(0)
             return factory(stream, "")
     raise ImageError(f"image {name}: not a picture of a known format; expected {', '.join(FORMATS)}.")
@@ -173,6 +178,15 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
             f"image {name}: {width} x {height} is {width * height / 1e6:.0f} megapixels, the limit is "
             f"{max_pixels / 1e6:.0f}; scale it down or raise max_pixels."
         )
+
+
+def _check_work(image: Image.Image, name: str) -> None:
+    """Raise ImageError where decoding would take much longer than the image's size says; it cannot be cancelled."""
+    # Once an image is decoded, it has no tiles left.
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.tile and image.fp is not None:
+        position = image.fp.tell()
+        check_scans(image.fp, name, pixels=image.width * image.height)
+        image.fp.seek(position)
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
