@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
+from .connection import connection_type
 from .faults import add_handlers
 from .gate import Gate
 from .guard import Guard
@@ -71,6 +72,8 @@ class Service:
         http = _Http(
             uvicorn.Config(
                 guard,
+                http=connection_type(settings.limits),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -78,7 +81,6 @@ class Service:
                 timeout_graceful_shutdown=max(1, round(settings.grace_s)),
                 # Beyond the queue connections are answered with 503, beyond this they are not even read.
                 limit_concurrency=settings.limits.queue + 1024,
-                h11_max_incomplete_event_size=1 << 16,
             )
         )
         remote = None
