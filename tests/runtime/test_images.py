@@ -332,7 +332,7 @@ def test_100_megapixels(tmp_path: Path, format_name: str) -> None:
 
 def mask_of(values: list[int], dtype: type = np.uint8) -> NDArray[Any]:
     """(8, 8) of zeros, with the values in its first row."""
-    mask = np.zeros((8, 8), dtype)
+    mask: NDArray[Any] = np.zeros((8, 8), dtype)
     mask[0, : len(values)] = values
     return mask
 
