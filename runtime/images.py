@@ -9,10 +9,11 @@ from typing import IO, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from .bands import row_bands
 from .errors import ImageError
+from .jpeg_limits import check_scans, check_segments
 
 ImageSource: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.generic]"
 
@@ -21,6 +22,8 @@ T = TypeVar("T")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 150_000_000
+# Fewer distinct values above zero are labels, not the shares of a graded mask.
+_GRADED_LEVELS = 3
 # By the value of EXIF's orientation tag.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,14 +101,22 @@ def decode_map(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
 
 def decode_grey(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a saliency map or mask as (H, W) uint8; colour is turned into luminance. Errors as `decode`."""
-    image = Image.fromarray(decode(source, max_pixels=max_pixels))
-    return np.asarray(image.convert("L"))
+    return _luminance(decode(source, max_pixels=max_pixels))
 
 
 def decode_mask(source: ImageSource) -> NDArray[np.bool_]:
-    """Read a ground-truth mask as (H, W) bool: true where the grey level is above 128."""
-    mask: NDArray[np.bool_] = decode_grey(source) > 128
-    return mask
+    """Read a ground-truth mask as (H, W) bool: true where the grey level is above 128 of 255.
+
+    A mask may be empty: all zero, or graded with at least three levels above zero of which the largest is between 64
+    and 128, as where at most half of the annotators chose an object. Any other mask without a level above 128 has
+    another scale, such as 0 and 1, and is refused.
+
+    Raises:
+        ImageError: as for `decode`, or the mask has another scale.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_mask(source, "array")
+    return _read(source, MAX_PIXELS, _image_to_mask)
 
 
 def _read(
@@ -115,6 +126,7 @@ def _read(
 
     def checked(image: Image.Image) -> T:
         _check_size(image, name, max_pixels)
+        _check_work(image, name)
         return convert(_upright(image), name)
 
     name = _name(source)
@@ -178,8 +190,11 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
     Image.init()
     stream.seek(0)
     prefix = stream.read(16)
-    for factory, accept in map(Image.OPEN.__getitem__, FORMATS):
+    for format_name in FORMATS:
+        factory, accept = Image.OPEN[format_name]
         if accept is None or accept(prefix):
+            if format_name == "JPEG":
+                check_segments(stream, name)
             stream.seek(0)
             return factory(stream, "")
     raise ImageError(f"image {name}: not a picture of a known format; expected {', '.join(FORMATS)}.")
@@ -192,6 +207,15 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
             f"image {name}: {width} x {height} is {width * height / 1e6:.0f} megapixels, the limit is "
             f"{max_pixels / 1e6:.0f}; scale it down or raise max_pixels."
         )
+
+
+def _check_work(image: Image.Image, name: str) -> None:
+    """Raise ImageError where decoding would take much longer than the image's size says; it cannot be cancelled."""
+    # Once an image is decoded, it has no tiles left.
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.tile and image.fp is not None:
+        position = image.fp.tell()
+        check_scans(image.fp, name, pixels=image.width * image.height)
+        image.fp.seek(position)
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
@@ -209,7 +233,41 @@ def _to_grey_map(image: Image.Image, name: str) -> NDArray[np.float32]:
         levels = np.asarray(image)
         _check_range(levels, name, 65535, tolerance=0)
         return _to_map(levels.astype(np.uint16), name)
-    return _to_map(np.asarray(Image.fromarray(_flatten(image)).convert("L")), name)
+    return _to_map(_luminance(_flatten(image)), name)
+
+
+def _image_to_mask(image: Image.Image, name: str) -> NDArray[np.bool_]:
+    if image.mode.startswith("I"):
+        return _to_mask(np.asarray(image).clip(0, 65535).astype(np.uint16), name)
+    return _to_mask(_luminance(_to_rgb(image, name)), name)
+
+
+def _to_mask(array: NDArray[np.generic], name: str) -> NDArray[np.bool_]:
+    levels = _luminance(_from_array(array, name))
+    mask: NDArray[np.bool_] = levels > 128
+    # Of 16 bits small values are 0 in 8 bits.
+    stored = array if array.dtype == np.uint16 else levels
+    if not mask.any() and stored.any():
+        _check_graded(stored, name)
+    return mask
+
+
+def _check_graded(stored: NDArray[np.generic], name: str) -> None:
+    """Raise ImageError for a mask that only its scale makes empty; see `decode_mask`."""
+    full = 65535 if stored.dtype == np.uint16 else 255
+    values = [int(value) for value in np.unique(stored)]
+    if len(values) - values.count(0) >= _GRADED_LEVELS and values[-1] >= full // 4:
+        return
+    shown = ", ".join(map(str, values[:4])) + (f", ... {values[-1]}" if len(values) > 4 else "")
+    raise ImageError(
+        f"mask {name}: holds the values {shown}, and all of them would be read as background; expected 0 for "
+        f"background and {full} for the object, so scale it, such as by multiplying values of 0 and 1 by {full}."
+    )
+
+
+def _luminance(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) uint8 of (H, W, 3)."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))
 
 
 def _to_map(array: NDArray[np.generic], name: str) -> NDArray[np.float32]:

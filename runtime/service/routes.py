@@ -2,7 +2,8 @@
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,16 +72,29 @@ async def _query(request: Request, method: str, images: int) -> Query:
         picture = await request.body()
         if not picture:
             raise QueryError("request: is empty, expected a picture or multipart/form-data with the field image.")
-        return Query((picture,), (), parse_options(dict(request.query_params), method))
+        return Query((picture,), (), parse_options(_once(request.query_params.multi_items()), method))
     async with request.form(max_files=2 * images + 1, max_fields=16, max_part_size=1 << 16) as form:
-        options = {name: str(value) for name, value in form.items() if not isinstance(value, UploadFile)}
+        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         foreign = [
             name for name, value in form.items() if isinstance(value, UploadFile) and name not in ("image", "prior")
         ]
         if foreign:
             raise QueryError(f"field {foreign[0][:50]}: is a file, expected files in the fields image and prior alone.")
         pictures, priors = await _files(form, "image"), await _files(form, "prior")
-    return Query(pictures, priors, parse_options(options | dict(request.query_params), method))
+    return Query(pictures, priors, parse_options(_once(fields + request.query_params.multi_items()), method))
+
+
+def _once(parameters: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Parameters by name.
+
+    Raises:
+        QueryError: one is there more than once.
+    """
+    counts = Counter(name for name, _ in parameters)
+    name, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise QueryError(f"parameter {name[:50]}: is there {count} times; expected once, so remove the others.")
+    return dict(parameters)
 
 
 async def _files(form: FormData, name: str) -> tuple[bytes, ...]:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
+from .connection import connection_type
 from .faults import add_handlers
 from .gate import Gate
 from .guard import Guard
@@ -25,6 +28,8 @@ from .settings import ServiceSettings
 
 # Between looks at what may rest, where no change of a bundle is looked for.
 _REST_S = 5.0
+# From the end of the grace period to the end of the process where threads do not return.
+_FORCE_S = 2.0
 log = logging.getLogger("salience.service")
 
 
@@ -47,6 +52,8 @@ class Service:
         for served in self._models.values():
             repository.update(SaliencyModel(served, self._workshop))
         self._failure: Exception | None = None
+        # When the grace period is over, by the event loop's clock.
+        self._end = 0.0
 
     def app(self) -> FastAPI:
         """The HTTP application, without what guards it."""
@@ -71,6 +78,8 @@ class Service:
         http = _Http(
             uvicorn.Config(
                 guard,
+                http=connection_type(settings.limits),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -78,7 +87,6 @@ class Service:
                 timeout_graceful_shutdown=max(1, round(settings.grace_s)),
                 # Beyond the queue connections are answered with 503, beyond this they are not even read.
                 limit_concurrency=settings.limits.queue + 1024,
-                h11_max_incomplete_event_size=1 << 16,
             )
         )
         remote = None
@@ -92,7 +100,7 @@ class Service:
         try:
             await http.serve([sock])
             if remote is not None:
-                await remote.stop(settings.grace_s)
+                await remote.stop(max(0.0, self._end - loop.time()))
         finally:
             keeping.cancel()
             self._workshop.close()
@@ -101,10 +109,22 @@ class Service:
         log.info("stopped")
 
     def _drain(self, http: uvicorn.Server) -> None:
-        """Take no more requests, and stop when those under way are answered."""
+        """Take no more requests, and stop when those under way are answered, or when their time is over."""
+        if self._gate.draining:
+            return
         log.info("draining", extra={"in_flight": self._gate.inside})
         self._gate.draining = True
+        self._end = asyncio.get_running_loop().time() + self.settings.grace_s
+        # A thread, since a decoder or an engine that does not return would keep the event loop from ending.
+        timer = threading.Timer(self.settings.grace_s + _FORCE_S, self._force_stop)
+        timer.daemon = True
+        timer.start()
         http.should_exit = True
+
+    def _force_stop(self) -> None:
+        """End the process, whatever its threads do."""
+        log.error("stopped by force", extra={"in_flight": self._gate.inside})
+        os._exit(1)
 
     async def _keep(self, http: uvicorn.Server) -> None:
         """Load every model, or end the service; then look for changed folders, and for memory to give back."""

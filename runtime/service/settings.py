@@ -24,7 +24,9 @@ class Limits:
         pixels: of one picture, and of all pictures of one group.
         images: in one request.
         queue: requests that may wait or run; beyond it a request is answered with 503.
-        timeout_s: for one request, from its first byte to its answer.
+        timeout_s: for one request, from the end of its headers to its answer.
+        header_bytes: of the address, headers and trailers of one HTTP request.
+        header_s: for the headers of one HTTP request to arrive; no longer than `timeout_s`.
     """
 
     bytes: int = 64 << 20
@@ -33,6 +35,8 @@ class Limits:
     images: int = 64
     queue: int = 64
     timeout_s: float = 30.0
+    header_bytes: int = 64 << 10
+    header_s: float = 10.0
 
 
 @dataclass(frozen=True)

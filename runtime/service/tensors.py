@@ -43,7 +43,7 @@ def read_binary(body: bytes, json_length: str) -> InferRequest:
         for tensor in told["inputs"]:
             start, end = end, end + int(tensor.get("parameters", {}).get("binary_data_size", 0))
             inputs.append(_input(tensor, body[start:end] if end > start else None))
-        outputs = [RequestedOutput(o["name"], o.get("parameters", {})) for o in told.get("outputs") or ()]
+        outputs = [RequestedOutput(str(o["name"]), o.get("parameters", {})) for o in told.get("outputs") or ()]
         parameters = dict(told.get("parameters") or {})
         request = InferRequest("", inputs, told.get("id"), parameters=parameters, request_outputs=outputs)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -60,7 +60,7 @@ def _input(tensor: Mapping[str, Any], data: bytes | None) -> InferInput:
 
 
 def query_of(request: InferRequest, method: str, limit: int) -> Query:
-    """The query of a request.
+    """Return the query of a request, whose tensors are checked before any work is done for it.
 
     Args:
         request: see `input_types` for its tensors; parameters are those of `Options`.
@@ -68,14 +68,15 @@ def query_of(request: InferRequest, method: str, limit: int) -> Query:
         limit: of elements of a BYTES tensor, more are not read.
 
     Raises:
-        QueryError: a tensor or parameter is missing, unknown, or not what it should be.
+        QueryError: a tensor or parameter is missing, unknown, there more than once, or not what it should be.
     """
+    _check_outputs(request, method)
     tensors = {tensor.name: tensor for tensor in request.inputs}
     known = ("image", "prior") if method == "lps" else ("image",)
     foreign = sorted(tensors.keys() - set(known))
     if foreign or "image" not in tensors or len(tensors) < len(request.inputs):
-        named = ", ".join(tensor.name[:50] for tensor in request.inputs) or "none"
-        raise QueryError(f"inputs: got {named}; expected {' and '.join(known)}, each once.")
+        named = _listed([tensor.name for tensor in request.inputs])
+        raise QueryError(f"inputs: got {named}; expected {' and '.join(known)}, so send each of them once.")
     parameters = request.parameters or {}
     if request.from_grpc:
         parameters = to_http_parameters(parameters)
@@ -83,6 +84,22 @@ def query_of(request: InferRequest, method: str, limit: int) -> Query:
     images = _pictures(tensors["image"], 3, limit)
     priors = _pictures(tensors["prior"], 2, limit) if "prior" in tensors else ()
     return Query(images, priors, parse_options(options, method))
+
+
+def _check_outputs(request: InferRequest, method: str) -> None:
+    """Raise QueryError for an output that does not exist, or is asked for more than once and would be sent as often."""
+    wanted = [output.name for output in request.request_outputs or ()]
+    known = {output["name"] for output in output_types(method)}
+    if len(set(wanted)) < len(wanted) or not known.issuperset(wanted):
+        raise QueryError(
+            f"outputs: got {_listed(wanted)}; expected some of {', '.join(sorted(known))}, each at most once."
+        )
+
+
+def _listed(names: Sequence[str], limit: int = 4) -> str:
+    """The first names, shortened, and how many there are where these are not all."""
+    shown = ", ".join(name[:50] for name in names[:limit]) or "none"
+    return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"
 
 
 def _pictures(tensor: InferInput, dimensions: int, limit: int) -> tuple[Any, ...]:
@@ -149,19 +166,15 @@ def _array(tensor: InferInput, dimensions: int) -> NDArray[Any]:
 
 
 def response_of(answers: Sequence[Answer], request: InferRequest, name: str) -> InferResponse:
-    """The response: PNG bytes for encoded pictures, arrays for arrays.
+    """Return the response: PNG bytes for encoded pictures, arrays for arrays.
 
     Raises:
-        QueryError: an output is asked for that is not there.
+        QueryError: arrays are asked for as JSON and hold too many numbers for it.
     """
     outputs = [_saliency(answers, request)]
     if answers[0].target is not None:
         outputs.append(_output("class", "BYTES", np.array([str(a.target).encode() for a in answers], dtype=object)))
         outputs.append(_output("probability", "FP32", np.array([a.probability for a in answers], dtype=np.float32)))
-    known = {output.name for output in outputs}
-    wanted = [output.name for output in request.request_outputs or ()]
-    if not known.issuperset(wanted):
-        raise QueryError(f"outputs: got {', '.join(wanted)[:100]}; expected some of {', '.join(sorted(known))}.")
     if request.from_grpc:
         for output in outputs:
             output.set_data_from_numpy(output.data)

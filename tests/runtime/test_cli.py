@@ -453,6 +453,22 @@ def test_evaluate_names_what_could_not_be_scored(cli: Cli, scored: tuple[Path, P
     assert "1 of 12 masks have no map (left/03)" in error_lines(result)[0]
 
 
+@pytest.mark.parametrize("value", [1, 128])
+def test_evaluate_refuses_masks_of_another_scale(
+    cli: Cli, scored: tuple[Path, Path], tmp_path: Path, value: int
+) -> None:
+    """All of them would be read as empty, and every map be scored against nothing."""
+    _, masks = scored
+    for path in masks.rglob("*.png"):
+        target = tmp_path / path.relative_to(masks)
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray((np.asarray(Image.open(path).convert("L")) > 128) * np.uint8(value)).save(target)
+    result = cli("evaluate", "--predictions", masks, "--masks", tmp_path, "--json", code=1)
+    assert result.stdout == ""
+    assert f"holds the values 0, {value}, " in error_lines(result)[0]
+    assert "255" in error_lines(result)[0]
+
+
 def test_evaluate_needs_maps_or_pictures(cli: Cli, scored: tuple[Path, Path], bundle: Path) -> None:
     images, masks = scored
     for arguments in ((), ("--bundle", bundle), ("--predictions", images, "--bundle", bundle)):

@@ -328,3 +328,57 @@ def test_100_megapixels(tmp_path: Path, format_name: str) -> None:
     found = decode(path)
     assert found.shape == (10_000, 10_000, 3)
     assert (found[2000:4000, 5000:9000].min(), found[5000:].max()) == (255, 0)
+
+
+def mask_of(values: list[int], dtype: type = np.uint8) -> NDArray[Any]:
+    """(8, 8) of zeros, with the values in its first row."""
+    mask: NDArray[Any] = np.zeros((8, 8), dtype)
+    mask[0, : len(values)] = values
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "shown"),
+    [
+        (mask_of([1]), "values 0, 1, .*expected 0 for background and 255"),
+        (np.ones((8, 8), np.uint8), "values 1, "),
+        (mask_of([128]), "values 0, 128, "),
+        (mask_of([1, 2, 3, 4, 5, 6]), r"values 0, 1, 2, 3, \.\.\. 6, "),
+        (mask_of([100, 120]), "values 0, 100, 120, "),
+        (mask_of([1], np.uint16), "values 0, 1, .*expected 0 for background and 65535"),
+        (mask_of([255], np.uint16), "values 0, 255, .*65535"),
+    ],
+    ids=["0/1", "1", "0/128", "labels", "two levels", "16 bits 0/1", "16 bits 0/255"],
+)
+def test_masks_of_another_scale_are_refused(mask: NDArray[Any], shown: str, tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(mask).save(path)
+    for source in (path, encode(mask, "TIFF"), mask):
+        with pytest.raises(ImageError, match=shown):
+            decode_mask(source)
+
+
+def test_palettes_of_labels_are_refused() -> None:
+    image = Image.fromarray(mask_of([1]), "P")
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    with pytest.raises(ImageError, match="values 0, 38, "):
+        decode_mask(encode(image))
+
+
+@pytest.mark.parametrize(
+    ("mask", "objects"),
+    [
+        (mask_of([]), 0),
+        (mask_of([255]), 1),
+        (mask_of([1, 129]), 1),
+        (mask_of([True], np.bool_), 1),
+        (mask_of([1], np.float32), 1),
+        (mask_of([65535], np.uint16), 1),
+        # Twelve people chose, and no object was chosen by more than six of them.
+        (mask_of([21, 64, 128]), 0),
+    ],
+    ids=["empty", "0/255", "compressed", "bool", "float", "16 bits", "graded"],
+)
+def test_masks_of_the_right_scale_are_read(mask: NDArray[Any], objects: int) -> None:
+    for source in (mask, encode(mask, "TIFF")):
+        assert decode_mask(source).sum() == objects

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from salience.runtime.errors import DataError
+from salience.runtime.errors import DataError, ImageError
 from salience.training.data.dataset import Augmentation, SaliencyDataset
 from salience.training.data.folders import merge_identical, split_by_file, split_by_seed
 from salience.training.data.layouts import read_set
@@ -49,6 +49,12 @@ def test_images_without_masks_are_named(tmp_path: Path, noise: np.ndarray) -> No
 def test_a_mask_of_another_size_is_named(tmp_path: Path, noise: np.ndarray) -> None:
     write_pair(tmp_path, "one", noise, np.zeros((16, 12), np.uint8))
     with pytest.raises(DataError, match=r"one\.png: 16 x 12 .* 12 x 16"):
+        read_set(tmp_path)[0].load()
+
+
+def test_a_mask_of_zeros_and_ones_is_refused(tmp_path: Path, noise: np.ndarray) -> None:
+    write_pair(tmp_path, "one", noise, np.ones((12, 16), np.uint8))
+    with pytest.raises(ImageError, match=r"one\.png: holds the values 1, .*255"):
         read_set(tmp_path)[0].load()
 
 

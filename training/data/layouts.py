@@ -74,7 +74,8 @@ def read_set(root: Path) -> list[Sample]:
 
     The set is `root` or the only one in a folder of it, in one of `LAYOUTS`. A mask is where its grey level is above
     128 (`decode_mask`), graded and compressed ones too: in PASCAL-S a pixel that exactly half of the people chose
-    (128) is not salient, as PySODMetrics has it. Masks without a picture are passed over.
+    (128) is not salient, as PySODMetrics has it. A mask of another scale, such as 0 and 1, is an ImageError when it is
+    loaded. Masks without a picture are passed over.
 
     Raises:
         DataError: there is no set or more than one, pictures lack masks, or two share a name.

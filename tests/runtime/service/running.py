@@ -69,10 +69,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, wait: bool = True, **environment: str) -> Iterator[Running]:
-    """A service with `arguments`, ended with the block."""
+def running(
+    folder: Path, *arguments: str, wait: bool = True, before: str = "", **environment: str
+) -> Iterator[Running]:
+    """A service with `arguments`, ended with the block; the code `before` runs first in its process."""
     port, grpc_port, log = free_port(), free_port(), folder / f"service-{time.monotonic_ns()}.log"
-    code = "from salience.runtime.cli import main; main()"
+    code = f"{before}\nfrom salience.runtime.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "--port", str(port), "--grpc-port", str(grpc_port), *arguments]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env=os.environ | environment)

@@ -1,6 +1,7 @@
 """Whatever a client sends, the service answers with the right status and one sentence, and stays as it was."""
 
 import base64
+import io
 import json
 import random
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from salience.runtime.png_writer import encode_png
 from tests.runtime.service.running import Running, running
@@ -154,6 +156,77 @@ def test_a_large_array_is_not_answered_in_json(service: Running) -> None:
     status, told = ask(service, INFER, body, headers)
     assert status == 400
     assert "ask for binary_data" in told
+
+
+REPEATED = [
+    ({"outputs": [{"name": "saliency"}] * 2}, "outputs: got saliency, saliency; expected some of saliency"),
+    ({"outputs": [{"name": "saliency"}] * 5000}, "(5000 in all)"),
+    ({"outputs": [{"name": "depth"}]}, "outputs: got depth; expected some of saliency"),
+    ({"inputs": 2}, "inputs: got image, image; expected image"),
+    ({"inputs": 3000}, "(3000 in all)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), REPEATED)
+@pytest.mark.parametrize("form", ["binary", "JSON"])
+def test_repeated_and_unknown_tensors_are_refused_before_work(
+    service: Running, picture: bytes, form: str, changes: dict[str, Any], words: str
+) -> None:
+    count = changes.get("inputs", 1)
+    outputs = {"outputs": changes["outputs"]} if "outputs" in changes else {}
+    before = metrics(service).partition('salience_pictures_total{model="multis"} ')[2].partition("\n")[0]
+    if form == "binary":
+        first, others = image_tensor(prefixed(picture)), [image_tensor(b"")] * (count - 1)
+        body, headers = v2([first, *others], prefixed(picture), **outputs)
+    else:
+        tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(picture).decode()]}
+        small = tensor | {"data": ["eA=="]}
+        body = json.dumps({"inputs": [tensor, *[small] * (count - 1)], **outputs}).encode()
+        headers = {"Content-Type": "application/json"}
+    status, told = ask(service, INFER, body, headers)
+    assert (status, words in told) == (400, True), told
+    assert len(told) < 300
+    assert metrics(service).partition('salience_pictures_total{model="multis"} ')[2].partition("\n")[0] == before
+
+
+@pytest.mark.parametrize("changes", [{"outputs": 2}, {"outputs": 5000}, {"inputs": 2}, {"unknown": 1}])
+def test_grpc_refuses_repeated_and_unknown_tensors(service: Running, picture: bytes, changes: dict[str, int]) -> None:
+    client: Any = pytest.importorskip("tritonclient.grpc")
+    tensor = client.InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([picture], dtype=object))
+    name = "depth" if "unknown" in changes else "saliency"
+    outputs = [client.InferRequestedOutput(name)] * max(changes.get("outputs", 1), 1)
+    with client.InferenceServerClient(f"{service.host}:{service.grpc_port}") as connection:
+        with pytest.raises(Exception, match=r"INVALID_ARGUMENT.*(in|out)puts: got"):
+            connection.infer("multis", [tensor] * changes.get("inputs", 1), outputs=outputs)
+        assert connection.infer("multis", [tensor], outputs=[client.InferRequestedOutput("saliency")])
+
+
+def test_each_output_can_be_asked_for_once(service: Running, picture: bytes) -> None:
+    outputs = [{"name": name} for name in ("probability", "saliency", "class")]
+    body, headers = v2([image_tensor(prefixed(picture))], prefixed(picture), outputs=outputs)
+    assert ask(service, "/v2/models/cgd/infer", body, headers)[0] == 200
+
+
+@pytest.mark.parametrize("form", ["address", "form", "both"])
+def test_a_repeated_parameter_is_refused(service: Running, picture: bytes, form: str) -> None:
+    field = b'--cut\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    fields = [(b'image"; filename="a.jpg', picture)] + [(b"kind", b"mask")] * {"address": 0, "form": 2, "both": 1}[form]
+    body = b"".join(field % each for each in fields) + b"--cut--\r\n"
+    query = {"address": "?kind=map&kind=mask", "form": "", "both": "?kind=map"}[form]
+    status, told = ask(service, MULTIS + query, body, {"Content-Type": "multipart/form-data; boundary=cut"})
+    assert (status, "parameter kind: is there 2 times" in told) == (400, True), told
+
+
+def test_a_picture_of_many_scans_holds_nobody_up(service: Running, picture: bytes) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(picture)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    start = time.monotonic()
+    status, told = ask(service, MULTIS, data[:-2] + last * 3000 + data[-2:])
+    assert (status, "scans" in told) == (400, True), told
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("length", ["", "-1", "abc", "99999999", "1e3"])

@@ -203,6 +203,20 @@ def test_sigterm_loses_no_accepted_request(bundles: dict[str, Path], picture: by
     assert [event["event"] for event in events if event["event"] in ("draining", "stopped")] == ["draining", "stopped"]
 
 
+def test_sigterm_ends_the_service_though_a_thread_is_stuck(
+    bundles: dict[str, Path], picture: bytes, tmp_path: Path
+) -> None:
+    """As in a decoder that does not return, which no thread can be made to leave."""
+    stuck = "import time, salience.runtime.service.served as s; s._prepare = lambda adapter, unit: time.sleep(120)"
+    arguments = ("--bundle", f"m={bundles['multis']}", "--grace", "1", "--timeout", "0.5")
+    with running(tmp_path, *arguments, before=stuck) as found:
+        assert status_of(f"{found.url}/api/predict/m", picture)[0] == 504
+        start = time.monotonic()
+        assert found.stop(20) == 1
+        assert 1 <= time.monotonic() - start < 15
+        assert found.events()[-1]["event"] == "stopped by force"
+
+
 def test_too_many_are_told_to_come_again(bundles: dict[str, Path], picture: bytes, tmp_path: Path) -> None:
     answers: list[tuple[int, str | None]] = []
 
