@@ -23,9 +23,15 @@ preprocess (uint8[height, width, 3] image) => (float[1, 3, {h}, {w}] input)
   resized = Resize <mode = "linear", antialias = 1, exclude_outside = 1> (batched, , , size)
   pixels = Cast <to = 1> (resized)
   scaled = Mul (pixels, scale)
-  input = Sub (scaled, offset)
+{last}
 }}
 """
+_LAST = {
+    "rgb": "  input = Sub (scaled, offset)",
+    "bgr": """  normalised = Sub (scaled, offset)
+  channels = Constant <value_ints = [2, 1, 0]> ()
+  input = Gather <axis = 1> (normalised, channels)""",
+}
 
 _PRIOR = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
@@ -62,14 +68,20 @@ postprocess (float[1, 1, {h}, {w}] saliency, int64[2] size) => (float[height, wi
 
 
 def preprocess_graph(preprocessing: Preprocessing) -> ModelProto:
-    """`image` (height, width, 3) uint8 RGB -> `input` (1, 3, h, w) float32, resized and normalised."""
+    """Return the graph from `image` (height, width, 3) uint8 RGB to `input` (1, 3, h, w) float32."""
     height, width = preprocessing.size
     scale = [1 / (255 * deviation) for deviation in preprocessing.std]
     offset = [mean / deviation for mean, deviation in zip(preprocessing.mean, preprocessing.std, strict=True)]
     return _parse(
         _PREPROCESS.format(
-            ir=IR_VERSION, opset=OPSET, h=height, w=width, scale=_numbers(scale), offset=_numbers(offset)
-        )
+            ir=IR_VERSION,
+            opset=OPSET,
+            h=height,
+            w=width,
+            scale=_numbers(scale),
+            offset=_numbers(offset),
+            last=_LAST[preprocessing.order],
+        )  # fmt: skip
     )
 
 

@@ -167,7 +167,8 @@ def check_processing(preprocess: Engine, postprocess: Engine, preprocessing: Pre
         found = preprocess.run({"image": image})["input"]
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
         expected = preprocessing.resize(channels_first(image))[None].float().div(255).numpy()
-        yield _resize_check(scene.name, (found * std + mean).astype(np.float32), expected)
+        colours = found[:, ::-1] if preprocessing.order == "bgr" else found
+        yield _resize_check(scene.name, (colours * std + mean).astype(np.float32), expected)
         small = np.random.default_rng(scene.seed).random((1, 1, *preprocessing.size), dtype=np.float32)
         size = np.array(image.shape[:2], dtype=np.int64)
         values = postprocess.run({"saliency": small, "size": size})["map"]

@@ -26,8 +26,9 @@ from .data.sampling import source_of
 from .devices import PRECISIONS, determinism_explained, open_fabric
 from .distillation import read_unlabelled, taught, teachers_origin
 from .fit import describe, fit
+from .networks import NETWORKS
 from .optim import OptimiserSettings
-from .preprocessing import Preprocessing
+from .preprocessing import CONVENTIONS, Preprocessing
 from .recipe import Recipe
 from .recipes import RECIPES
 from .run_state import BEST_FILE, EpochRecord, FitSettings, hours, images_per_second
@@ -72,6 +73,10 @@ def train(
     ] = None,
     initial: Annotated[
         Path | None, typer.Option(help="A checkpoint of METHOD to train further; its settings are the defaults.")
+    ] = None,
+    convention: Annotated[
+        Literal["caffe", "matconvnet"] | None,
+        typer.Option("--input", help="Input of weights from another framework; default: as the backbone's library."),
     ] = None,
     size: Annotated[
         tuple[int, int] | None, typer.Option(help="Input height and width; default: 224 224, or that of --initial.")
@@ -159,7 +164,7 @@ def train(
     torch.manual_seed(seed)
     options = {"backbone": backbone} if backbone else {}
     options |= recipe.network_settings(training_part) | parse_pairs(network_option, "--network")
-    network, preprocessing = _network(method, options, size, weights, initial)
+    network, preprocessing = _network(method, options, size, weights, initial, CONVENTIONS.get(convention or "", {}))
     if freeze_levels:
         _freeze(network, freeze_levels)
     if unlabelled and not teacher:
@@ -237,9 +242,21 @@ def _override(defaults: OptimiserSettings, given: dict[str, Any]) -> OptimiserSe
 
 
 def _network(
-    method: str, options: dict[str, Any], size: tuple[int, int] | None, weights: str | None, initial: Path | None
+    method: str,
+    options: dict[str, Any],
+    size: tuple[int, int] | None,
+    weights: str | None,
+    initial: Path | None,
+    convention: dict[str, Any],
 ) -> tuple[Any, Preprocessing]:
-    """The network to train, its backbone filled from `weights` or all of it from `initial`, and what it takes."""
+    """The network to train, its backbone filled from `weights` or all of it from `initial`, and its preprocessing.
+
+    A network that normalises its input itself (`input_scale`) takes the `convention` as settings.
+    """
+    network_type = entry(NETWORKS, method, what="method")
+    normalises_itself = hasattr(network_type, "input_scale")
+    if normalises_itself:
+        options = convention | options
     if weights is not None and initial is not None:
         raise SalienceError("--weights, --initial: both fill the backbone; give one of them.")
     network: Any
@@ -254,8 +271,12 @@ def _network(
     if weights is not None:
         fresh = tuple(name.removeprefix("backbone.") for name in getattr(network, "fresh", ()))
         load_weights(network.backbone, weights, architecture=network.settings.backbone, skip=fresh)
-    scale = getattr(network, "input_scale", None) or {"mean": network.backbone.mean, "std": network.backbone.std}
-    return network, Preprocessing(size=size, **scale)
+    if normalises_itself:
+        return network, Preprocessing(size=size, **network_type.input_scale)
+    if convention or initial is None:
+        scale = {"mean": network.backbone.mean, "std": network.backbone.std} | convention
+        return network, Preprocessing(size=size, **scale)
+    return network, header.preprocessing.model_copy(update={"size": size})
 
 
 def _freeze(network: Any, count: int) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from salience.export.processing import postprocess_graph, preprocess_graph
-from salience.training.preprocessing import Preprocessing
+from salience.training.preprocessing import CONVENTIONS, Preprocessing
 
 onnxruntime = pytest.importorskip("onnxruntime")
 PREPROCESSING = Preprocessing(size=(224, 224))
@@ -85,3 +85,14 @@ def test_the_numbers_come_from_the_checkpoint(tmp_path: Path) -> None:
     (tensor,) = session(preprocess_graph(other)).run(None, {"image": np.full((5, 5, 3), 51, np.uint8)})  # type: ignore[attr-defined]
     assert tensor.shape == (1, 3, 32, 64)
     assert tensor == pytest.approx(0.2)
+
+
+def test_blue_comes_first_where_the_weights_want_it_so(photos: dict[str, NDArray[np.uint8]]) -> None:
+    """Caffe's VGG16: grey levels minus the mean, in the order blue, green, red."""
+    caffe = Preprocessing(size=(32, 48), **CONVENTIONS["caffe"])
+    (found,) = session(preprocess_graph(caffe)).run(None, {"image": photos["coffee"]})  # type: ignore[attr-defined]
+    expected = caffe(torch.from_numpy(photos["coffee"].transpose(2, 0, 1).copy())).numpy()
+    levels = caffe.resize(torch.from_numpy(photos["coffee"].transpose(2, 0, 1).copy())).numpy().astype(np.float32)
+    means = np.array([103.939, 116.779, 123.68], dtype=np.float32)[:, None, None]
+    assert np.allclose(expected, levels[::-1] - means, atol=1e-3)
+    assert np.abs(found[0] - expected).max() <= 1.001

@@ -267,7 +267,7 @@ def test_attention_stays_fused_under_mixed_precision() -> None:
     assert float((found.float() - block(x)).abs().max().detach()) < 0.05
 
 
-@pytest.mark.parametrize("channels", [8, 16, 24, 64, 256])  # windows of 2, 3, 4, 9 and 33 channels
+@pytest.mark.parametrize("channels", [16, 64, 256])  # windows of 3, 9 and 33 channels
 @pytest.mark.parametrize("beta", [0.75, 0.5, 1.3])
 def test_response_norm_is_pytorchs(channels: int, beta: float) -> None:
     x = 20 * torch.rand(2, channels, 3, 5)
@@ -277,7 +277,7 @@ def test_response_norm_is_pytorchs(channels: int, beta: float) -> None:
     assert not torch.allclose(found, x, rtol=0.1)
 
 
-@pytest.mark.parametrize("channels", [16, 32, 64])  # windows of 3, 5 and 9: eq. 8's N / 2 is the same on both sides
+@pytest.mark.parametrize("channels", [8, 16, 24, 32, 64])  # N is 2, 3, 4, 5 and 9: N / 2 to both sides, rounded down
 def test_response_norm_is_equation_8(channels: int) -> None:
     alpha, beta, window = 1e-3, 0.75, channels // 8 + 1
     x = 50 * torch.rand(1, channels, 1, 2, dtype=torch.float64)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from salience.runtime.errors import DataError, ImageError
 from salience.training.data.dataset import Augmentation, SaliencyDataset
-from salience.training.data.folders import merge_identical, split_by_file, split_by_seed
+from salience.training.data.folders import check_sizes, merge_identical, split_by_file, split_by_seed
 from salience.training.data.layouts import read_set
 from salience.training.data.scenes import Scene, scenes
 from salience.training.preprocessing import Preprocessing
@@ -139,7 +140,7 @@ def dataset(augmentation: Augmentation, *, seed: int = 0, epoch: int = 0) -> Sal
     )
 
 
-@pytest.mark.parametrize("augmentation", ["none", "paper", "strong"])
+@pytest.mark.parametrize("augmentation", get_args(Augmentation))
 def test_image_and_mask_move_together(augmentation: Augmentation) -> None:
     """A picture that is its own mask stays so through every flip, crop and rescaling."""
 
@@ -218,7 +219,74 @@ def test_loading_leaves_the_global_generator_alone() -> None:
 
 
 def test_masks_stay_zeros_and_ones() -> None:
-    for augmentation in ("none", "paper", "strong"):
+    for augmentation in get_args(Augmentation):
         mask = dataset(augmentation)[0]["mask"]
         assert mask.shape == (1, 64, 64)
         assert set(mask.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_turned_samples_are_turned_by_a_quarter() -> None:
+    class Corner:
+        name = "corner"
+
+        def load(self) -> tuple[np.ndarray, np.ndarray]:
+            mask = np.zeros((64, 64), dtype=np.bool_)
+            mask[:16, :16] = True
+            return np.repeat(mask[:, :, None].astype(np.uint8) * 255, 3, axis=2), mask
+
+    places = set()
+    for epoch in range(40):
+        data = SaliencyDataset([Corner()], Preprocessing(size=(64, 64)), lambda mask: {}, "flip+rotate90", 0, epoch)
+        mask = data[0]["mask"][0]
+        assert float(mask.sum()) == 256
+        places.add((bool(mask[0, 0]), bool(mask[0, -1]), bool(mask[-1, 0]), bool(mask[-1, -1])))
+    assert len(places) == 4
+
+
+def test_the_crop_of_lps_shows_nine_tenths_of_each_side() -> None:
+    class Ramp:
+        name = "ramp"
+
+        def load(self) -> tuple[np.ndarray, np.ndarray]:
+            levels = np.tile(np.linspace(0, 250, 200).astype(np.uint8), (200, 1))
+            return np.repeat(levels[:, :, None], 3, axis=2), levels > 125
+
+    plain = Preprocessing(size=(90, 90), mean=(0, 0, 0), std=(1, 1, 1))
+    for epoch in range(5):
+        image = SaliencyDataset([Ramp()], plain, lambda mask: {}, "flip+crop0.9", 0, epoch)[0]["image"]
+        reach = float(image[0, 0].max() - image[0, 0].min()) * 255
+        assert reach == pytest.approx(0.9 * 250, abs=6)
+
+
+def test_graded_masks_stay_graded() -> None:
+    class Graded:
+        name = "graded"
+
+        def load(self) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros((8, 8, 3), dtype=np.uint8), np.full((8, 8), 51, dtype=np.uint8)
+
+    item = SaliencyDataset([Graded()], Preprocessing(size=(8, 8)), lambda mask: {}, "flip")[0]
+    assert torch.allclose(item["mask"], torch.full((1, 8, 8), 0.2))
+
+
+def test_masks_of_another_size_are_found_in_the_headers(tmp_path: Path, noise: np.ndarray) -> None:
+    mask = np.zeros(noise.shape[:2], dtype=np.uint8)
+    for stem in ("a", "b", "c"):
+        write_pair(tmp_path / "set", stem, noise, mask if stem == "a" else mask[1:])
+    samples = read_set(tmp_path / "set")
+    check_sizes(samples[:1])
+    with pytest.raises(DataError, match=r"masks: 2 differ in size .*b\.png"):
+        check_sizes(samples)
+
+
+def test_sets_that_a_split_file_does_not_list_all_train(tmp_path: Path, noise: np.ndarray) -> None:
+    mask = np.zeros(noise.shape[:2], dtype=np.uint8)
+    for name in ("listed", "free"):
+        for stem in ("a", "b"):
+            write_pair(tmp_path / name, stem, noise, mask)
+    samples = [*read_set(tmp_path / "listed"), *read_set(tmp_path / "free")]
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"listed": {"train": ["a"], "val": ["b"]}}))
+    train, validation = (split_by_file(samples, splits, part) for part in ("train", "val"))
+    assert [sample.name for sample in train] == ["listed/a", "free/a", "free/b"]
+    assert [sample.name for sample in validation] == ["listed/b"]

@@ -36,7 +36,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def train(trainer: Trainer, data: Any, progress: Any) -> Trained:
         trained.append(data.epoch)
-        return Trained(1.0, 20.0)
+        return Trained(1.0, 20.0, {})
 
     monkeypatch.setattr(Trainer, "train", train)
     monkeypatch.setattr(Trainer, "validate", lambda trainer, data: {"f_max": SCORES[len(trainer.run.history)]})
@@ -120,7 +120,7 @@ def test_hours_and_images_per_second_are_of_the_whole_run() -> None:
     assert images_per_second([old]) == 0
 
 
-def test_frozen_batch_norm_stays_as_it_was(tmp_path: Path) -> None:
+def test_frozen_batch_norm_is_the_backbones_alone(tmp_path: Path) -> None:
     run(tmp_path, epochs=1, images=8, accumulate=1, optimiser={"freeze_norm": True})
     torch.manual_seed(0)
     network = build_network("multis", NETWORK)
@@ -128,8 +128,18 @@ def test_frozen_batch_norm_stays_as_it_was(tmp_path: Path) -> None:
     norms = {name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     first = {name: value for name, value in network.state_dict().items() if name in trained}
     kept = {name for name in first if torch.equal(first[name], trained[name])}
-    assert {name for name in first if name.rpartition(".")[0] in norms} <= kept
+    frozen = {name for name in first if name.rpartition(".")[0] in norms}
+    assert {name for name in frozen if name.startswith("backbone.")} <= kept
+    assert {name for name in frozen if not name.startswith("backbone.")}.isdisjoint(kept)
     assert len(kept) < len(first) - 10
+
+
+def test_limited_epochs_run_through_the_whole_schedule(tmp_path: Path) -> None:
+    """The cosine ends at the last step that is taken, not at that of whole epochs."""
+    run(tmp_path, epochs=2, accumulate=1, limit_steps=2, optimiser={"warmup": 0.0})
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    assert state["schedule"]["last_epoch"] == 4
+    assert state["schedule"]["_last_lr"] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("method", SMALL_SETTINGS)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from salience.training.checkpoint import build_network
 from salience.training.networks.multis import MultiScale, MultiScaleOutput, maxout_fusion
-from salience.training.recipes.multis import MultiScaleRecipe, scale_labels
+from salience.training.recipes.multis import MultiScaleRecipe, fused_cross_entropy, scale_labels
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +113,63 @@ def test_loss_is_both_cross_entropies(paper_network: nn.Module) -> None:
         loss, saliency = MultiScaleRecipe().loss(paper_network, batch)
         output = paper_network(batch["image"])
     maps = F.binary_cross_entropy(output.saliency, batch["mask"])
-    weights = F.binary_cross_entropy(output.weights.sigmoid(), batch["scales"])
+    # Equation 5 sums over the three weights.
+    weights = F.binary_cross_entropy(output.weights.sigmoid(), batch["scales"], reduction="none").sum(dim=1).mean()
     assert float(loss) == pytest.approx(float(maps + 0.1 * weights), rel=1e-5)
     assert torch.equal(saliency, output.saliency)
+
+
+@pytest.mark.parametrize("fusion", ["maxout", "mean", "product", "s2", "s3", "s4"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_loss_from_logits_is_that_of_the_fused_map(fusion: Any, weighted: bool) -> None:
+    torch.manual_seed(0)
+    maps = tuple(2 * torch.randn(2, 1, 5, 7, dtype=torch.float64) for _ in range(3))
+    output = MultiScaleOutput(maps, torch.randn(2, 3, dtype=torch.float64) if weighted else None, fusion)
+    mask = torch.rand(2, 1, 5, 7)
+    expected = F.binary_cross_entropy(output.saliency.float(), mask)
+    assert float(fused_cross_entropy(output, mask)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_confidently_wrong_pixels_keep_their_gradient() -> None:
+    """A clamp of the map to [1e-6, 1 - 1e-6] gives them none."""
+    maps = tuple(torch.full((1, 1, 2, 2), -40.0, requires_grad=True) for _ in range(3))
+    output = MultiScaleOutput(maps, torch.zeros(1, 3))  # type: ignore[arg-type]
+    fused_cross_entropy(output, torch.ones(1, 1, 2, 2)).backward()
+    total = sum(float(m.grad.sum()) for m in maps if m.grad is not None)
+    assert total == pytest.approx(-1.0, rel=1e-3)
+
+
+def test_the_map_heads_start_small() -> None:
+    """Large first logits would leave a third of the pixels confidently wrong."""
+    torch.manual_seed(0)
+    network = build_network("multis", {"backbone": "mobilenet_v2"})
+    output = network(torch.randn(2, 3, 64, 64))
+    assert max(float(m.abs().max()) for m in output.maps) < 5
+    assert [float(head[-1].weight.detach().std()) < 0.015 for head in network.heads] == [True] * 3  # type: ignore[union-attr]
+
+
+def test_the_heads_may_be_narrower_than_the_pyramid() -> None:
+    network = build_network("multis", {"width": 24, "head_width": 8})
+    found = [
+        [(m.in_channels, m.out_channels) for m in head if isinstance(m, nn.ConvTranspose2d)] for head in network.heads
+    ]  # type: ignore[union-attr]
+    assert found == [[(24, 8), (8, 8), (8, 1)], [(24, 8), (8, 1)], [(24, 1)]]
+
+
+def test_dropout_acts_behind_every_layer_of_the_decoder_but_the_last() -> None:
+    network = build_network("multis", {"decoder_dropout": 0.5})
+    heads = [[m.p for m in head if isinstance(m, nn.Dropout2d)] for head in network.heads]  # type: ignore[union-attr]
+    assert heads == [[0.5, 0.5], [0.5], []]
+    assert network.dropout.p == 0.5  # type: ignore[union-attr]
+    pyramid = torch.zeros(0)
+
+    def keep(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        nonlocal pyramid
+        pyramid = given[0]
+
+    network.heads[0].register_forward_pre_hook(keep)  # type: ignore[union-attr]
+    network.train()(torch.randn(1, 3, 32, 32))
+    assert float((pyramid == 0).all(dim=(2, 3)).float().mean()) > 0  # channels that both sides dropped
 
 
 def test_the_papers_optimiser_is_the_default() -> None:

@@ -1,6 +1,6 @@
 """The classifier whose object clamped gradient descent finds."""
 
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torchvision
@@ -20,7 +20,7 @@ def imagenet_names() -> tuple[str, ...]:
 class ClassifierSettings(BaseModel):
     """Name of the classifier, its classes' names in order, and the normalisation of images in [0, 1] that it takes.
 
-    `mean` and `std` default to those of the classifier's pretrained weights.
+    `mean` and `std` default to those of the classifier's pretrained weights; they are for RGB, whatever the `order`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +29,7 @@ class ClassifierSettings(BaseModel):
     classes: tuple[str, ...] = Field(default_factory=imagenet_names, min_length=2)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    order: Literal["rgb", "bgr"] = "rgb"
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +78,8 @@ class Classifier(nn.Module):
             torch.tensor(values, device=image.device)[:, None, None]
             for values in (self.settings.mean, self.settings.std)
         )
-        return (image / 255 - mean) / std
+        normalised = (image / 255 - mean) / std
+        return normalised.flip(1) if self.settings.order == "bgr" else normalised
 
 
 def _renew_last_layer(model: nn.Module, classes: int) -> str:
