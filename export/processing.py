@@ -72,17 +72,8 @@ def preprocess_graph(preprocessing: Preprocessing) -> ModelProto:
     height, width = preprocessing.size
     scale = [1 / (255 * deviation) for deviation in preprocessing.std]
     offset = [mean / deviation for mean, deviation in zip(preprocessing.mean, preprocessing.std, strict=True)]
-    return _parse(
-        _PREPROCESS.format(
-            ir=IR_VERSION,
-            opset=OPSET,
-            h=height,
-            w=width,
-            scale=_numbers(scale),
-            offset=_numbers(offset),
-            last=_LAST[preprocessing.order],
-        )  # fmt: skip
-    )
+    values = {"h": height, "w": width, "scale": _numbers(scale), "offset": _numbers(offset)}
+    return _parse(_PREPROCESS.format(ir=IR_VERSION, opset=OPSET, last=_LAST[preprocessing.order], **values))
 
 
 def postprocess_graph(size: tuple[int, int]) -> ModelProto:
