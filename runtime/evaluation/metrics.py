@@ -1,5 +1,7 @@
 """Averages of the field's metrics over images; PySODMetrics computes those of each image."""
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -63,7 +65,7 @@ class Curves(BaseModel):
     @property
     def f_of_mean_pr(self) -> list[float]:
         """F of the averaged precision and recall, over the same thresholds."""
-        return f_of(np.array(self.precision), np.array(self.recall)).tolist()
+        return [float(value) for value in f_of(np.array(self.precision), np.array(self.recall))]
 
 
 class MetricAccumulator:
@@ -213,6 +215,18 @@ class MetricAccumulator:
         if not self._maes:
             raise DataError("evaluation: no image was scored; expected at least one map with a mask.")
         return {name: total / len(self._maes) for name, total in self._sums.items()}
+
+
+def mean_scores(scores: Collection[Scores]) -> Scores:
+    """Return the mean of each score over sets of images, each set of equal weight; `images` is their sum.
+
+    A score is None where a set has none.
+    """
+    found: dict[str, float | None] = {"images": sum(score.images for score in scores)}
+    for name in Scores.model_fields.keys() - {"images"}:
+        values = [getattr(score, name) for score in scores]
+        found[name] = None if None in values else float(np.mean(values))
+    return Scores.model_validate(found)
 
 
 def stretch(saliency: NDArray[np.uint8]) -> NDArray[np.float64]:
