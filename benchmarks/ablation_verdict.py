@@ -26,7 +26,7 @@ class Outcome:
     errors: NDArray[np.float32]
 
     def f_max(self) -> list[float]:
-        """Of each seed: the largest F of the curve averaged over pictures."""
+        """Return max F of each seed: the maximum of the image-averaged F curve."""
         return [float(curve.max()) for curve in self.curves.mean(axis=1, dtype=np.float64)]
 
     def mae(self) -> list[float]:

@@ -111,7 +111,7 @@ def score(groups: dict[str, list[Pair]], maps: dict[str, list[Grey]]) -> dict[st
 def report(results: dict[str, dict[str, dict[str, float | None]]]) -> None:
     """A table on standard output."""
     groups = [name for name in next(iter(results.values())) if name != "all"]
-    table = Table("maps", "max F", "mean F", "S", "mean E", "MAE", *(f"{group}: F, MAE" for group in groups))
+    table = Table("maps", "max F", "mean F", "S", "mean E", "MAE", *(f"{group}: max F, MAE" for group in groups))
     for name, scores in results.items():
         whole = [f"{scores['all'][key]:.4f}" for key in ("f_max", "f_mean", "s", "e_mean", "mae")]
         table.add_row(name, *whole, *(f"{scores[g]['f_max']:.3f}, {scores[g]['mae']:.3f}" for g in groups))

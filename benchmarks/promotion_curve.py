@@ -1,9 +1,10 @@
-"""What `lps` makes of stored priors, iteration by iteration: max F and MAE for T = 0 (the priors) to T.
+"""Scores of the maps that `lps` makes of stored priors, for T = 0 (the priors) to T iterations.
 
     python -m benchmarks.promotion_curve --bundle bundles/lps --set ecssd=DATA/ecssd:priors_csnet \
         --set coseg=DATA/coseg:priors_contrast --splits DATA/splits.json --part test --output curve
 
-A set is NAME=FOLDER:PRIORS; the folder holds images/, masks/ and the priors' folder.
+A set is NAME=FOLDER:PRIORS; the folder holds images/, masks/ and the priors' folder. With --splits the same priors
+stand beside them under the best monotone curves that the part --curve-part chooses; see `benchmarks.monotone_curve`.
 """
 
 import argparse
@@ -16,53 +17,58 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.method_maps import pairs_of, promoted_maps, score
+from benchmarks.monotone_curve import PRIOR, SCORES, measure, parse_set, record, score_cells
 from salience.runtime import PromoterDetector, load
+from salience.runtime.evaluation.metrics import Scores
 
 Curve = list[dict[str, float]]
+KEPT = ("f_max", "mae", "f_weighted", "s", "images")
 
 
 def main() -> None:
-    """Measure, print, and write OUTPUT.json and OUTPUT.png."""
-    parser = argparse.ArgumentParser(description="Max F and MAE of promoted maps over the iterations.")
+    """Measure, print, and write OUTPUT.json, OUTPUT.png and, with --splits, OUTPUT-monotone.json."""
+    parser = argparse.ArgumentParser(description="Scores of promoted maps over the iterations.")
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--set", dest="sets", action="append", required=True)
     parser.add_argument("--splits", type=Path)
     parser.add_argument("--part", choices=["train", "val", "test"])
+    parser.add_argument("--curve-part", choices=["train", "val"], default="val", help="chooses the monotone curves")
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("curve"))
     options = parser.parse_args()
     promoter = load(options.bundle)
     if not isinstance(promoter, PromoterDetector):
         raise SystemExit(f"{options.bundle}: expected a bundle of lps.")
-    curves = {}
+    curves, monotone = {}, {}
+    table = Table("set", "maps", *SCORES)
     for text in options.sets:
         name, folder, priors = parse_set(text)
-        curves[f"{name} {priors}"] = curve(promoter, folder, priors, options)
-    table = Table("set", "T", "max F", "MAE")
-    for name, points in curves.items():
-        for t, point in enumerate(points):
-            table.add_row(name, str(t), f"{point['f_max']:.4f}", f"{point['mae']:.4f}")
+        title = f"{name} {priors}"
+        found = curve(promoter, folder, priors, options)
+        curves[title] = [scores.model_dump(include=set(KEPT)) for scores in found]
+        rows = dict(zip((f"T = {t}" if t else PRIOR for t in range(len(found))), found, strict=True))
+        if options.splits:
+            choices, beside = measure(
+                folder, priors, splits=options.splits, choose_on=options.curve_part, part=options.part
+            )  # fmt: skip
+            monotone[title] = record(choices, beside)
+            rows = {**beside, **rows}
+        for row, scores in rows.items():
+            table.add_row(title, row, *score_cells(scores))
     Console().print(table)
     options.output.with_suffix(".json").write_text(json.dumps(curves, indent=1) + "\n")
+    if monotone:
+        path = options.output.with_name(f"{options.output.stem}-monotone.json")
+        path.write_text(json.dumps(monotone, indent=1) + "\n")
     plot(curves, options.output.with_suffix(".png"))
 
 
-def parse_set(text: str) -> tuple[str, Path, str]:
-    """NAME=FOLDER:PRIORS."""
-    name, _, rest = text.partition("=")
-    folder, colon, priors = rest.rpartition(":")
-    if not (name and colon and folder and priors):
-        raise SystemExit(f"--set {text}: expected NAME=FOLDER:PRIORS.")
-    return name, Path(folder), priors
-
-
-def curve(promoter: PromoterDetector, folder: Path, priors: str, options: argparse.Namespace) -> Curve:
+def curve(promoter: PromoterDetector, folder: Path, priors: str, options: argparse.Namespace) -> list[Scores]:
     """Scores of the priors and of the maps after each iteration, at the mask's size."""
     pairs = pairs_of(folder, sources=priors, splits=options.splits, part=options.part)
     watched = track(pairs, description=f"{folder.name} {priors}", console=Console(stderr=True))
     maps = promoted_maps(promoter, watched, iterations=range(options.iterations + 1))
-    found = score(pairs, maps, full=False).values()
-    return [{"f_max": scores.f_max, "mae": scores.mae, "images": scores.images} for scores in found]
+    return list(score(pairs, maps).values())
 
 
 def plot(curves: dict[str, Curve], path: Path) -> None:

@@ -81,7 +81,9 @@ def draw_sheets(pairs: Sequence[Pair], maps: Sequence[Grey], *, f: Values, mae: 
     by_pair = dict(zip(pairs, maps, strict=True))
     sheets = {}
     for word, chosen in extremes(order).items():
-        tiles = [Tile(pairs[index], f"F {f[index]:.3f}   MAE {mae[index]:.3f}") for index in chosen]
+        tiles = [
+            Tile(pairs[index], f"F at max F's threshold {f[index]:.3f}   MAE {mae[index]:.3f}") for index in chosen
+        ]
         if tiles:
             sheets[word] = draw_blocks({word.capitalize(): tiles}, by_pair.__getitem__)
     return sheets

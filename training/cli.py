@@ -150,7 +150,7 @@ def train(
         int | None, typer.Option(min=1, help="Optimiser steps per epoch at most, for a quick trial.")
     ] = None,
 ) -> None:
-    """Train METHOD; the best checkpoint by validation F is OUTPUT/best.safetensors."""
+    """Train METHOD; the best checkpoint by validation max F is OUTPUT/best.safetensors."""
     recipe = parse_settings(entry(RECIPES, method, what="method"), parse_pairs(recipe_option, "--recipe"), "--recipe")
     given = {
         "epochs": epochs, "optimiser": optimiser, "rate": rate, "backbone_rate": backbone_rate, "decay": decay,

@@ -17,7 +17,7 @@ from salience.runtime.files import write_atomic
 from .run_state import HISTORY_FILE, EpochRecord
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_LABELS = {"f_max": "validation F", "mae": "validation MAE"}
+_LABELS = {"f_max": "validation max F", "mae": "validation MAE"}
 
 
 @app.command()

@@ -7,7 +7,7 @@ import typer
 
 from .batch import batch
 from .cosaliency import cosaliency
-from .evaluate import evaluate
+from .evaluate import SeveralValues, evaluate
 from .inspect_bundle import inspect_bundle
 from .predict import predict
 from .promote import promote
@@ -25,7 +25,7 @@ app.command()(promote)
 app.command()(cosaliency)
 app.command()(serve)
 app.command()(batch)
-app.command("evaluate")(evaluate)
+app.command("evaluate", cls=SeveralValues)(evaluate)
 app.command("inspect")(inspect_bundle)
 app.command("tune")(tune_bundle)
 

@@ -28,27 +28,29 @@ _THRESHOLDS = np.arange(255, -1, -1)
 
 
 def draw_curves(curves: Curves) -> bytes:
-    """PNG of the precision-recall curve and of F over the threshold, the best threshold marked in both."""
+    """PNG of the mean precision-recall curve and of the image-averaged F over the threshold.
+
+    Both mark max F, the maximum of the averaged F; the first also marks the maximum F of the curve itself.
+    """
     figure, left, right = _curve_panels((10, 4.4))
     thresholds, best = _THRESHOLDS, int(np.argmax(curves.f))
-    marker: dict[str, Any] = {
-        "color": "tab:red",
-        "marker": "o",
-        "linestyle": "none",
-        "zorder": 3,
-        "clip_on": False,
-    }
+    f_of_mean = curves.f_of_mean_pr
+    highest = int(np.argmax(f_of_mean))
+    marker: dict[str, Any] = {"linestyle": "none", "zorder": 3, "clip_on": False}
+    red, orange = {"color": "tab:red", "marker": "o", **marker}, {"color": "tab:orange", "marker": "D", **marker}
     left.plot(curves.recall, curves.precision, color="tab:blue")
-    left.plot(curves.recall[best], curves.precision[best], label=f"largest F, {curves.f[best]:.4f}", **marker)
+    left.plot(curves.recall[best], curves.precision[best], label=f"max F, {curves.f[best]:.4f}", **red)
+    label = f"max F of mean PR, {f_of_mean[highest]:.4f}"
+    left.plot(curves.recall[highest], curves.precision[highest], label=label, **orange)
     right.plot(thresholds, curves.f, color="tab:blue")
-    right.plot(thresholds[best], curves.f[best], label=f"largest F, at threshold {thresholds[best]}", **marker)
+    right.plot(thresholds[best], curves.f[best], label=f"max F, at threshold {thresholds[best]}", **red)
     for axes in (left, right):
         axes.legend(loc="lower center")
     return figure_png(figure)
 
 
 def draw_many_curves(curves: Mapping[str, Curves]) -> bytes:
-    """PNG of the curves of several rows by name, as `draw_curves` has them, the largest F of each marked."""
+    """PNG of the curves of several rows by name, as `draw_curves` has them, the max F of each marked."""
     figure, left, right = _curve_panels((10, 4.6 + 0.22 * ((len(curves) + 2) // 3)))
     for index, (name, curve) in enumerate(curves.items()):
         best = int(np.argmax(curve.f))
@@ -57,7 +59,7 @@ def draw_many_curves(curves: Mapping[str, Curves]) -> bytes:
             "linestyle": _DASHES[index // len(COLOURS) % 3],
         }
         style |= {"markevery": [best], "marker": "o", "markersize": 4}
-        left.plot(curve.recall, curve.precision, label=f"{name} ({curve.f[best]:.3f})", **style)
+        left.plot(curve.recall, curve.precision, label=f"{name} (max F {curve.f[best]:.3f})", **style)
         right.plot(_THRESHOLDS, curve.f, **style)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure_png(figure)
@@ -92,8 +94,8 @@ def _curve_panels(size: tuple[float, float]) -> tuple[Any, Any, Any]:
     """A figure with an empty panel for precision and recall, and one for F over the threshold."""
     figure = new_figure(size)
     left, right = figure.subplots(1, 2)
-    left.set(title="Precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1))
-    right.set(title="F over the threshold", xlabel="threshold", ylabel="F (beta² = 0.3)", xlim=(0, 255))
+    left.set(title="Mean precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1))
+    right.set(title="Image-averaged F over the threshold", xlabel="threshold", ylabel="F (beta² = 0.3)", xlim=(0, 255))
     for axes in (left, right):
         axes.set_ylim(0, 1)
         axes.grid(color="0.9")
@@ -108,15 +110,15 @@ class Tile(NamedTuple):
 
 
 def draw_contact_sheet(evaluation: Evaluation, load_map: LoadMap) -> bytes:
-    """PNG of the images of largest and of smallest F, up to 6 of each, none in both.
+    """PNG of the images of largest and of smallest F at their own best threshold, up to 6 of each, none in both.
 
-    A row is picture, mask and map (as given, at the mask's size), with name, F and MAE above; the pictures'
+    A row is picture, mask and map (as given, at the mask's size), with name, own max F and MAE above; the pictures'
     column is left out where no pair has one.
     """
     best, worst = extremes(evaluation.images)
     blocks = {
-        heading: [Tile(result.pair, f"F {result.f_max:.3f}   MAE {result.mae:.3f}") for result in results]
-        for heading, results in (("Best by F max", best), ("Worst by F max", worst))
+        heading: [Tile(result.pair, f"own max F {result.f_max:.3f}   MAE {result.mae:.3f}") for result in results]
+        for heading, results in (("Best by own max F", best), ("Worst by own max F", worst))
     }
     return draw_blocks(blocks, load_map)
 

@@ -1,24 +1,30 @@
-"""The field's metrics, computed by PySODMetrics (`py_sod_metrics`), the reference implementation."""
+"""Averages of the field's metrics over images; PySODMetrics computes those of each image."""
 
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ..errors import BackendUnavailableError, DataError
-
-BETA_SQUARED = 0.3
+from ..errors import DataError
+from .image_metrics import CURVES, FPoint, ImageMetrics, ImageScorer, f_of, largest_f
 
 
 class Scores(BaseModel):
     """Averages over images, in [0, 1]; lower is better for `mae` only.
 
-    `f_max` and `f_mean` are taken from the image-averaged F curve (beta^2 = .3), `f_adaptive` at twice
-    each map's mean. E divides by the number of pixels minus one, as published, so a perfect map scores a
-    trace above 1. `auc` is the area under the ROC curve averaged over the images whose mask has foreground
-    and background, and None where there is no such image. The fields that need the full set of metrics are
-    None where only the basic were asked for.
+    Papers mean four different numbers by "F" (beta^2 = .3); each has the precision and recall that belong to it:
+
+    - `f_max`: maximum of the image-averaged F curve, the field's max F; precision and recall are the averages
+      at its threshold.
+    - `f_max_of_mean_pr`: maximum F of the image-averaged precision-recall curve.
+    - `f_mean_of_max`: mean of each image's own maximum F; precision and recall are the means at these thresholds.
+    - `f_adaptive`: mean F at twice each map's mean.
+
+    `f_mean` is the mean of the image-averaged F curve. E divides by the number of pixels minus one, as published,
+    so a perfect map scores a trace above 1. `auc` is the area under the ROC curve averaged over the images whose
+    mask has foreground and background, and None where there is no such image. Other fields are None where only the
+    basic metrics were asked for, or in files of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -26,8 +32,18 @@ class Scores(BaseModel):
     images: int
     mae: float
     f_max: float
+    f_max_precision: float | None = None
+    f_max_recall: float | None = None
+    f_max_of_mean_pr: float | None = None
+    f_max_of_mean_pr_precision: float | None = None
+    f_max_of_mean_pr_recall: float | None = None
+    f_mean_of_max: float | None = None
+    f_mean_of_max_precision: float | None = None
+    f_mean_of_max_recall: float | None = None
     f_mean: float
     f_adaptive: float
+    f_adaptive_precision: float | None = None
+    f_adaptive_recall: float | None = None
     s: float | None = None
     e_max: float | None = None
     e_mean: float | None = None
@@ -46,37 +62,46 @@ class Curves(BaseModel):
     f: list[float]
     false_positive_rate: list[float]
 
+    @property
+    def f_of_mean_pr(self) -> list[float]:
+        """F of the averaged precision and recall, over the same thresholds."""
+        return [float(value) for value in f_of(np.array(self.precision), np.array(self.recall))]
+
 
 class MetricAccumulator:
     """Takes one map and mask after another, then gives `scores` and `curves`.
 
+    Curves are summed, not kept: the memory grows by a few numbers per image.
+
     Args:
         full: also S, E, weighted F and AUC, which take about ten times as long.
         normalise: stretch every map to [0, 1] first, as PySODMetrics and the field's tools do.
+        keep_curves: keep the F curve of each image (2 KB) for `image_curves`.
     """
 
-    def __init__(self, *, full: bool = True, normalise: bool = True) -> None:
-        reference = _reference()
-        self._normalise = normalise
-        self._mae = reference.MAE()
-        self._handlers = {
-            "f": reference.FmeasureHandler(with_dynamic=True, with_adaptive=True, beta=BETA_SQUARED),
-            "precision": reference.PrecisionHandler(with_dynamic=True, with_adaptive=False),
-            "recall": reference.RecallHandler(with_dynamic=True, with_adaptive=False),
-            "fpr": reference.FPRHandler(with_dynamic=True, with_adaptive=False),
-        }
-        self._curves = reference.FmeasureV2(self._handlers)
-        self._s = _s_measure(reference) if full else None
-        self._e = reference.Emeasure() if full else None
-        self._weighted = reference.WeightedFmeasure() if full else None
-        self._has_both: list[bool] = []
+    def __init__(self, *, full: bool = True, normalise: bool = True, keep_curves: bool = True) -> None:
+        self._scorer = ImageScorer(full=full)
+        self._full, self._normalise, self._keep_curves = full, normalise, keep_curves
+        self._sums = {name: np.zeros(256) for name in CURVES}
+        self._rates = {name: np.zeros(256) for name in ("fpr", "recall")}
+        self._rated = 0
+        self._f_curves: list[NDArray[np.float64]] = []
+        self._maes: list[float] = []
+        self._best: list[FPoint] = []
+        self._adaptive: list[FPoint] = []
+        self._alignment = np.zeros(256)
+        self._structures: list[float] = []
+        self._singles: list[tuple[float, float]] = []
 
-    def add(self, saliency: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+    def add(self, saliency: NDArray[np.uint8], mask: NDArray[np.bool_]) -> ImageMetrics:
         """Count one image in.
 
         Args:
             saliency: (H, W) uint8, 0 to 255.
             mask: (H, W) bool.
+
+        Returns:
+            The metrics of this image, which `include` of other accumulators takes.
 
         Raises:
             DataError: the sizes differ, or there are fewer than two pixels (E is undefined for one).
@@ -87,20 +112,43 @@ class MetricAccumulator:
             )
         if mask.size < 2:
             raise DataError(f"saliency map of shape {saliency.shape}: expected at least 2 pixels.")
-        prediction = stretch(saliency) if self._normalise else saliency / 255
-        for metric in (self._mae, self._curves, self._s, self._e, self._weighted):
-            if metric is not None:
-                metric.step(prediction, mask, normalize=False)
-        self._has_both.append(bool(mask.any() and not mask.all()))
+        found = self._scorer.measure(stretch(saliency) if self._normalise else saliency / 255, mask)
+        self.include(found)
+        return found
+
+    def include(self, found: ImageMetrics) -> None:
+        """Count in an image that another accumulator has measured.
+
+        Raises:
+            DataError: this accumulator takes the full set of metrics, and `found` has the basic ones.
+        """
+        if self._full:
+            self._include_full(found)
+        for name, total in self._sums.items():
+            total += found.curves[name]
+        if found.has_both:
+            self._rated += 1
+            for name, total in self._rates.items():
+                total += found.curves[name]
+        self._maes.append(found.mae)
+        self._best.append(found.best)
+        self._adaptive.append(found.adaptive)
+        if self._keep_curves:
+            self._f_curves.append(found.curves["f"])
 
     def image_scores(self) -> list[dict[str, float]]:
         """MAE and largest F of each image, in the order of `add`."""
-        curves, errors = self.image_curves()
-        return [{"mae": float(mae), "f_max": float(curve.max())} for curve, mae in zip(curves, errors, strict=True)]
+        return [{"mae": mae, "f_max": best.f} for best, mae in zip(self._best, self._maes, strict=True)]
 
     def image_curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """F over the thresholds (N, 256) and MAE (N,) of each image, in the order of `add`."""
-        return np.array(self._handlers["f"].dynamic_results), np.array(self._mae.maes)
+        """F over the thresholds (N, 256) and MAE (N,) of each image, in the order of `add`.
+
+        Raises:
+            DataError: the accumulator keeps no curves.
+        """
+        if not self._keep_curves:
+            raise DataError("evaluation: the F curves of the images were not kept; expected `keep_curves=True`.")
+        return np.array(self._f_curves), np.array(self._maes)
 
     def image_structures(self) -> NDArray[np.float64]:
         """S of each image (N,), in the order of `add`.
@@ -108,57 +156,77 @@ class MetricAccumulator:
         Raises:
             DataError: the accumulator takes the basic scores only.
         """
-        if self._s is None:
+        if not self._full:
             raise DataError("evaluation: S of each image needs the full set of metrics; expected `full=True`.")
-        return np.array(self._s.sms)
+        return np.array(self._structures)
 
     def curves(self) -> Curves:
         """The averaged curves so far."""
-        found = self._results()
+        found = self._means()
         return Curves(
-            precision=found["precision"]["dynamic"].tolist(),
-            recall=found["recall"]["dynamic"].tolist(),
-            f=found["f"]["dynamic"].tolist(),
-            false_positive_rate=found["fpr"]["dynamic"].tolist(),
+            precision=found["precision"].tolist(),
+            recall=found["recall"].tolist(),
+            f=found["f"].tolist(),
+            false_positive_rate=found["fpr"].tolist(),
         )
 
     def scores(self) -> Scores:
         """The averages so far."""
-        found = self._results()
-        basic = {
-            "images": len(self._has_both),
-            "mae": float(self._mae.get_results()["mae"]),
-            "f_max": float(found["f"]["dynamic"].max()),
-            "f_mean": float(found["f"]["dynamic"].mean()),
-            "f_adaptive": float(found["f"]["adaptive"]),
+        means = self._means()
+        f, precision, recall = (means[name] for name in FPoint._fields)
+        found = {"images": len(self._maes), "mae": float(np.mean(self._maes)), "f_mean": float(f.mean())}
+        conventions = {
+            "f_max": largest_f(f, precision, recall),
+            "f_max_of_mean_pr": largest_f(f_of(precision, recall), precision, recall),
+            "f_mean_of_max": _mean_point(self._best),
+            "f_adaptive": _mean_point(self._adaptive),
         }
-        if self._s is None or self._e is None or self._weighted is None:
-            return Scores.model_validate(basic)
-        alignment = self._e.get_results()["em"]
-        return Scores.model_validate(
-            basic
-            | {
-                "s": float(self._s.get_results()["sm"]),
-                "e_max": float(alignment["curve"].max()),
-                "e_mean": float(alignment["curve"].mean()),
-                "e_adaptive": float(alignment["adp"]),
-                "f_weighted": float(self._weighted.get_results()["wfm"]),
-                "auc": self._auc(),
-            }
-        )
+        for name, point in conventions.items():
+            found |= {name: point.f, f"{name}_precision": point.precision, f"{name}_recall": point.recall}
+        return Scores.model_validate(found | (self._full_scores() if self._full else {}))
+
+    def _include_full(self, found: ImageMetrics) -> None:
+        if found.full is None:
+            raise DataError("evaluation: an image has the basic metrics only; expected the full set.")
+        self._alignment += found.full.e_curve
+        self._structures.append(found.full.s)
+        self._singles.append((found.full.e_adaptive, found.full.f_weighted))
+
+    def _full_scores(self) -> dict[str, float | None]:
+        alignment = self._alignment / len(self._maes)
+        e_adaptive, f_weighted = np.mean(self._singles, axis=0)
+        return {
+            "s": float(np.mean(self._structures)),
+            "e_max": float(alignment.max()),
+            "e_mean": float(alignment.mean()),
+            "e_adaptive": float(e_adaptive),
+            "f_weighted": float(f_weighted),
+            "auc": self._auc(),
+        }
 
     def _auc(self) -> float | None:
         """Trapezoids from (0, 0), where nothing is salient; a rate needs foreground and background."""
-        if not any(self._has_both):
+        if not self._rated:
             return None
-        rates = [np.array(self._handlers[name].dynamic_results)[self._has_both] for name in ("fpr", "recall")]
-        false, true = (np.concatenate([[0.0], rate.mean(axis=0)]) for rate in rates)
+        false, true = (np.concatenate([[0.0], self._rates[name] / self._rated]) for name in ("fpr", "recall"))
         return float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
 
-    def _results(self) -> Any:
-        if not self._has_both:
+    def _means(self) -> dict[str, NDArray[np.float64]]:
+        if not self._maes:
             raise DataError("evaluation: no image was scored; expected at least one map with a mask.")
-        return self._curves.get_results()
+        return {name: total / len(self._maes) for name, total in self._sums.items()}
+
+
+def mean_scores(scores: Collection[Scores]) -> Scores:
+    """Return the mean of each score over sets of images, each set of equal weight; `images` is their sum.
+
+    A score is None where a set has none.
+    """
+    found: dict[str, float | None] = {"images": sum(score.images for score in scores)}
+    for name in Scores.model_fields.keys() - {"images"}:
+        values = [getattr(score, name) for score in scores]
+        found[name] = None if None in values else float(np.mean(values))
+    return Scores.model_validate(found)
 
 
 def stretch(saliency: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -175,24 +243,5 @@ def stretch(saliency: NDArray[np.uint8]) -> NDArray[np.float64]:
     return values if low == high else (values - low) / (high - low)
 
 
-def _reference() -> Any:
-    try:
-        import py_sod_metrics
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "metrics: PySODMetrics is not installed; run: pip install 'salience[evaluate]'"
-        ) from error
-    return py_sod_metrics
-
-
-def _s_measure(reference: Any) -> Any:
-    """S-measure that survives an object in the last row or column.
-
-    One of the four regions is empty there; its weight is 0, its similarity NaN in the reference.
-    """
-
-    class BorderSafe(reference.Smeasure):  # type: ignore[misc]
-        def ssim(self, pred: NDArray[np.float64], gt: NDArray[np.bool_]) -> float:
-            return float(super().ssim(pred, gt)) if pred.size else 0.0
-
-    return BorderSafe()
+def _mean_point(points: list[FPoint]) -> FPoint:
+    return FPoint(*(float(value) for value in np.mean(points, axis=0)))

@@ -1,7 +1,7 @@
 """Maps, or pictures to make maps of, and their masks: paired by path below their folders, without suffix."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,12 @@ class Pair:
     source: Path
     mask: Path
     picture: Path | None = None
+
+    @property
+    def group(self) -> str:
+        """First folder of the name, such as `Aero`: the source of the image; `.` where the name has no folder."""
+        first, slash, _ = self.name.partition("/")
+        return first if slash else "."
 
 
 @dataclass(frozen=True)
@@ -71,21 +77,68 @@ def find_pairs(
         DataError: a folder is missing or without images, two files of a folder share a name, a mask has no
             source (a missing map never raises the score), or the split file does not fit.
     """
-    if sources.resolve() == masks.resolve():
-        raise DataError(f"maps {sources}: the same folder as the masks, all scores would be perfect; name another.")
-    truth, found = _by_name(masks), _by_name(sources)
+    return find_method_pairs({"": sources}, masks, pictures=pictures, splits=splits, part=part)[""]
+
+
+def find_method_pairs(
+    sources: Mapping[str, Path],
+    masks: Path,
+    *,
+    pictures: Path | None = None,
+    splits: Path | None = None,
+    part: Part | None = None,
+) -> dict[str, PairSet]:
+    """Pair the files of several methods with the same masks, as `find_pairs` does for one.
+
+    Args:
+        sources: folder of each method, by the method's name.
+        masks, pictures, splits, part: as for `find_pairs`.
+
+    Raises:
+        DataError: as `find_pairs`; it names every method that lacks maps, and which.
+    """
+    for folder in sources.values():
+        if folder.resolve() == masks.resolve():
+            raise DataError(f"maps {folder}: the same folder as the masks, all scores would be perfect; name another.")
+    truth = _by_name(masks)
+    found = {name: _by_name(folder) for name, folder in sources.items()}
     photos = _by_name(pictures) if pictures else {}
     wanted = _wanted(truth, masks, splits, part)
-    missing = [name for name in wanted if name not in found]
+    missing = [
+        f"maps {folder}: {len(lacking)} of {len(wanted)} masks have no map ({_some(lacking)})"
+        for name, folder in sources.items()
+        if (lacking := [image for image in wanted if image not in found[name]])
+    ]
     if missing:
         raise DataError(
-            f"maps {sources}: {len(missing)} of {len(wanted)} masks have no map ({_some(missing)}); expected "
-            f"files of the same path and name as below {masks}, whatever their suffix."
+            f"{'; '.join(missing)}; expected files of the same path and name as below {masks}, whatever their suffix."
         )
-    return PairSet(
-        pairs=tuple(Pair(name, found[name], truth[name], photos.get(name)) for name in wanted),
-        unmasked=tuple(sorted(found.keys() - truth.keys())),
-    )
+    return {
+        name: PairSet(
+            pairs=tuple(Pair(image, maps[image], truth[image], photos.get(image)) for image in wanted),
+            unmasked=tuple(sorted(maps.keys() - truth.keys())),
+        )
+        for name, maps in found.items()
+    }
+
+
+def parse_methods(texts: Sequence[str]) -> dict[str, Path]:
+    """Read `DIR` or `NAME=DIR` of each method; without a name the method is called as its folder.
+
+    Raises:
+        DataError: two methods have the same name, or a name cannot name a folder of the report.
+    """
+    methods: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).is_dir():
+            name, folder = Path(os.path.normpath(Path(text).absolute())).name, text
+        if name in {"", ".", ".."} or "/" in name:
+            raise DataError(f"method {text!r}: the name {name!r} is no name of a folder; expected NAME=DIR.")
+        if name in methods:
+            raise DataError(f"method {text!r}: {methods[name]} has the name {name!r} too; expected NAME=DIR for one.")
+        methods[name] = Path(folder)
+    return methods
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

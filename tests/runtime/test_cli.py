@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -406,7 +407,7 @@ def test_evaluate_predictions_with_report(cli: Cli, scored: tuple[Path, Path], t
         "--report", tmp_path / "report",
     )  # fmt: skip
     assert "Scores of 12 images" in result.stdout
-    for score in ("MAE", "F max", "S"):
+    for score in ("MAE", "max F", "max F of mean PR", "mean of max F", "adaptive F", "mean F", "S"):
         assert score in result.stdout
     assert {"report.html", "scores.json", "curves.png", "contact_sheet.png"} <= set(names(tmp_path / "report"))
     assert f"report: {tmp_path / 'report'}" in result.stderr
@@ -467,6 +468,49 @@ def test_evaluate_refuses_masks_of_another_scale(
     assert result.stdout == ""
     assert f"holds the values 0, {value}, " in error_lines(result)[0]
     assert "255" in error_lines(result)[0]
+
+
+def copy_masks(masks: Path, target: Path) -> Path:
+    """The masks as perfect maps."""
+    return Path(shutil.copytree(masks, target))
+
+
+def test_evaluate_compares_methods(cli: Cli, scored: tuple[Path, Path], tmp_path: Path) -> None:
+    images, masks = scored
+    perfect = copy_masks(masks, tmp_path / "perfect")
+    cli("predict", images, "--output", tmp_path / "maps")
+    arguments = ("evaluate", "--predictions", perfect, f"ours={tmp_path / 'maps'}", "--masks", masks)
+    found = json.loads(cli(*arguments, "--json").stdout)["methods"]
+    assert list(found) == ["perfect", "ours"]
+    assert found["perfect"]["mae"] == 0
+    assert found["ours"] == json.loads(
+        cli("evaluate", "--predictions", tmp_path / "maps", "--masks", masks, "--json").stdout
+    )
+    assert list(found["ours"]["sources"]) == sorted({path.parent.name for path in masks.rglob("*.png")})
+    result = cli(*arguments, "--report", tmp_path / "report", "--no-per-source")
+    assert re.search(r"^ *perfect +12 +0\.0000 ", result.stdout, re.MULTILINE)
+    assert "source" not in result.stdout
+    assert {"curves.png", "ours/report.html", "perfect/scores.json", "report.html", "scores.json"} <= set(
+        names(tmp_path / "report")
+    )
+
+
+def test_evaluate_names_the_methods_that_lack_maps(cli: Cli, scored: tuple[Path, Path], tmp_path: Path) -> None:
+    _, masks = scored
+    whole, partial = copy_masks(masks, tmp_path / "whole"), copy_masks(masks, tmp_path / "partial")
+    (partial / "left" / "03.png").unlink()
+    result = cli("evaluate", "--predictions", whole, partial, "--masks", masks, code=1)
+    (line,) = error_lines(result)
+    assert f"maps {partial}: 1 of 12 masks have no map (left/03)" in line
+    assert str(whole) not in line
+
+
+def test_evaluate_compares_bundles(cli: Cli, scored: tuple[Path, Path], bundle: Path) -> None:
+    images, masks = scored
+    arguments = ("evaluate", "--images", images, "--masks", masks, "--json")
+    found = json.loads(cli(*arguments, "--bundle", f"a={bundle}", f"b={bundle}").stdout)["methods"]
+    alone = json.loads(cli(*arguments, "--bundle", bundle).stdout)
+    assert found == {"a": alone, "b": alone}
 
 
 def test_evaluate_needs_maps_or_pictures(cli: Cli, scored: tuple[Path, Path], bundle: Path) -> None:

@@ -11,14 +11,10 @@ from PIL import Image
 from rich.console import Console
 
 from salience.runtime.errors import DataError, EngineError
-from salience.runtime.evaluation.command import (
-    evaluate_maps,
-    fit_to,
-    load_stored_map,
-    scores_table,
-)
+from salience.runtime.evaluation.command import compare_maps, evaluate_maps, fit_to, load_stored_map
 from salience.runtime.evaluation.metrics import Scores
 from salience.runtime.evaluation.pairs import Pair
+from salience.runtime.evaluation.tables import comparison_rows, comparison_table, scores_json, scores_table
 
 LEFT = np.repeat([[255, 0]], 8, axis=0).repeat(4, axis=1).astype(np.uint8)
 
@@ -111,8 +107,82 @@ def shown(scores: Scores) -> str:
 def test_table_shows_the_scores_that_were_taken() -> None:
     basic = shown(Scores(images=1, mae=0.06254, f_max=0.896, f_mean=0.85, f_adaptive=0.84))
     assert "Scores of 1 image " in basic
-    assert re.search(r"MAE +│ 0\.0625 +│ mean absolute error, lower is better", basic)
+    assert re.search(r"MAE +│ 0\.0625 +│ +│ +│ mean absolute error, lower is better", basic)
     assert "AUC" not in basic
     full = shown(Scores(images=1200, mae=0, f_max=1, f_mean=1, f_adaptive=1, s=0.5, auc=0.98765))
     assert "Scores of 1200 images " in full
     assert re.search(r"AUC +│ 0\.9877", full)
+
+
+def test_table_names_each_f_with_its_precision_and_recall() -> None:
+    scores = Scores(
+        images=2, mae=0, f_max=0.7, f_max_precision=0.71, f_max_recall=0.72, f_max_of_mean_pr=0.8, f_mean_of_max=0.9,
+        f_mean=0.6, f_adaptive=0.5, f_adaptive_precision=0.51, f_adaptive_recall=0.52,
+    )  # fmt: skip
+    text = shown(scores)
+    assert re.search(r"max F +│ 0\.7000 +│ +0\.7100 +│ 0\.7200", text)
+    assert re.search(r"max F of mean PR +│ 0\.8000", text)
+    assert re.search(r"mean of max F +│ 0\.9000", text)
+    assert re.search(r"adaptive F +│ 0\.5000 +│ +0\.5100 +│ 0\.5200", text)
+    assert re.search(r"mean F +│ 0\.6000", text)
+
+
+def test_methods_are_scored_on_the_same_images(tmp_path: Path) -> None:
+    good = [make_pair(tmp_path / "good", name, LEFT) for name in ("a", "b", "c")]
+    bad = [make_pair(tmp_path / "bad", name, 255 - LEFT) for name in ("a", "b", "c")]
+    bad[1].source.write_bytes(b"")
+    done: list[tuple[int, int]] = []
+    found = compare_maps(
+        {"good": good, "bad": bad},
+        dict.fromkeys(("good", "bad"), load_stored_map),
+        normalise=True,
+        progress=lambda *counts: done.append(counts),
+    )
+    assert [(name, evaluation.scores.images, evaluation.scores.mae) for name, evaluation in found.items()] == [
+        ("good", 2, 0),
+        ("bad", 2, 1),
+    ]
+    for evaluation in found.values():
+        assert [failure.name for failure in evaluation.failures] == ["b"]
+        assert str(bad[1].source) in evaluation.failures[0].reason
+    assert done == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_sources_have_rows_and_a_mean_of_equal_weights(tmp_path: Path) -> None:
+    names_and_maps = [("cats/1", LEFT), ("cats/2", LEFT), ("cats/3", LEFT), ("dogs/1", 255 - LEFT)]
+    pairs = [make_pair(tmp_path, name, saliency) for name, saliency in names_and_maps]
+    found = evaluate_maps(pairs, load_stored_map, normalise=True)
+    assert {name: (scores.images, scores.mae) for name, scores in found.groups.items()} == {
+        "cats": (3, 0),
+        "dogs": (1, 1),
+    }
+    assert found.mean_of_groups
+    assert (found.scores.mae, found.mean_of_groups.mae, found.mean_of_groups.images) == (0.25, 0.5, 4)
+    written = scores_json(found)
+    assert written["mae"] == 0.25
+    assert written["sources"]["dogs"]["mae"] == 1
+    assert written["mean_of_sources"]["mae"] == 0.5
+
+
+def test_sources_are_automatic_and_can_be_asked_for(tmp_path: Path) -> None:
+    flat = [make_pair(tmp_path, name, LEFT) for name in ("a", "b")]
+    nested = [*flat, make_pair(tmp_path, "c/d/e", LEFT)]
+    assert not evaluate_maps(flat, load_stored_map, normalise=True).groups
+    assert list(evaluate_maps(flat, load_stored_map, normalise=True, per_group=True).groups) == ["."]
+    assert list(evaluate_maps(nested, load_stored_map, normalise=True).groups) == [".", "c"]
+    assert not evaluate_maps(nested, load_stored_map, normalise=True, per_group=False).groups
+
+
+def test_comparison_shows_no_column_that_nobody_has() -> None:
+    basic = Scores(images=3, mae=0.1, f_max=0.9, f_mean=0.8, f_adaptive=0.7)
+    table = comparison_rows({"a": basic, "b": basic}, title="method")
+    assert table.head == ("method", "images", "MAE", "max F", "adaptive F", "mean F")
+    assert table.rows[1] == ("b", "3", "0.1000", "0.9000", "0.7000", "0.8000")
+
+
+def test_comparison_fits_a_terminal_of_80_columns() -> None:
+    one = dict.fromkeys(Scores.model_fields, 0.12345) | {"images": 1200}
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(comparison_table({"method": Scores.model_validate(one)}, title="Scores", heading="method"))
+    (line,) = [line for line in console.export_text().splitlines() if "1200" in line]
+    assert line.split() == ["method", "1200", "0.1235", *["0.123"] * 7]

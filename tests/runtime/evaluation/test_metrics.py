@@ -141,6 +141,42 @@ def test_f_max_is_the_largest_of_the_averaged_curve() -> None:
     assert found.f_max == pytest.approx((1 + F_AT_ZERO) / 2)
 
 
+def test_conventions_of_f_on_two_maps() -> None:
+    quarter = np.arange(64).reshape(8, 8) % 8 < 2
+    # A perfect map, and one that finds half of its object at level 255 and the whole image at level 0.
+    found = score((as_map(HALF), HALF), (as_map(quarter), HALF))
+    f_of_half = 1.3 * 1 * 0.5 / (0.3 * 1 + 0.5)
+    assert (found.f_max, found.f_max_precision, found.f_max_recall) == pytest.approx(((1 + f_of_half) / 2, 1, 0.75))
+    mean_pr = (found.f_max_of_mean_pr, found.f_max_of_mean_pr_precision, found.f_max_of_mean_pr_recall)
+    assert mean_pr == pytest.approx((1.3 * 0.75 / (0.3 + 0.75), 1, 0.75))
+    # The second map's threshold of twice its mean is .5, so level 255 alone is salient.
+    adaptive = (found.f_adaptive, found.f_adaptive_precision, found.f_adaptive_recall)
+    assert adaptive == pytest.approx(((1 + f_of_half) / 2, 1, 0.75))
+
+
+def test_mean_of_max_takes_each_map_at_its_own_threshold() -> None:
+    dim = np.where(HALF, 100, 0).astype(np.uint8)
+    bright = np.where(HALF, 255, 150).astype(np.uint8)
+    found = score((dim, HALF), (bright, HALF), normalise=False)
+    own = (found.f_mean_of_max, found.f_mean_of_max_precision, found.f_mean_of_max_recall)
+    assert own == pytest.approx((1, 1, 1))
+    # At 255 to 151 the mean precision and recall are 1/2 (the first map is empty), at 100 to 1 they are 3/4 and 1.
+    mean_pr = (found.f_max_of_mean_pr, found.f_max_of_mean_pr_precision, found.f_max_of_mean_pr_recall)
+    assert mean_pr == pytest.approx((1.3 * 0.75 / (0.3 * 0.75 + 1), 0.75, 1))
+
+
+def test_an_image_measured_once_counts_in_two_accumulators() -> None:
+    total, part = MetricAccumulator(), MetricAccumulator(keep_curves=False)
+    total.add(as_map(~HALF), HALF)
+    part.include(total.add(as_map(HALF), HALF))
+    assert (total.scores().images, part.scores().images) == (2, 1)
+    assert part.scores() == score((as_map(HALF), HALF))
+    with pytest.raises(DataError, match="not kept"):
+        part.image_curves()
+    with pytest.raises(DataError, match="full set"):
+        part.include(MetricAccumulator(full=False).add(as_map(HALF), HALF))
+
+
 def test_curves_run_from_the_highest_threshold_down() -> None:
     accumulator = MetricAccumulator(full=False)
     accumulator.add(np.where(HALF, 255, 0).astype(np.uint8), HALF)
@@ -224,8 +260,15 @@ def call_reference(predictions: Path, masks: Path) -> dict[str, float]:
     for prediction, mask in pairs_below(predictions, masks):
         for metric in (f, mae, s, e, weighted):
             metric.step(decode_grey(prediction), decode_grey(mask))
-    fm, em = f.get_results()["fm"], e.get_results()["em"]
+    fm, pr, em = f.get_results()["fm"], f.get_results()["pr"], e.get_results()["em"]
+    with np.errstate(invalid="ignore"):
+        f_of_mean_pr = np.nan_to_num(1.3 * pr["p"] * pr["r"] / (0.3 * pr["p"] + pr["r"]))
+    best = fm["curve"].argmax()
     return {
+        "maxF-precision": pr["p"][best],
+        "maxF-recall": pr["r"][best],
+        "maxF-of-mean-PR": f_of_mean_pr.max(),
+        "mean-of-maxF": np.max(f.changeable_fms, axis=1).mean(),
         "MAE": mae.get_results()["mae"],
         "maxFm": fm["curve"].max(),
         "meanFm": fm["curve"].mean(),
@@ -240,6 +283,10 @@ def call_reference(predictions: Path, masks: Path) -> dict[str, float]:
 
 def by_reference_name(scores: Scores) -> dict[str, float | None]:
     return {
+        "maxF-precision": scores.f_max_precision,
+        "maxF-recall": scores.f_max_recall,
+        "maxF-of-mean-PR": scores.f_max_of_mean_pr,
+        "mean-of-maxF": scores.f_mean_of_max,
         "MAE": scores.mae,
         "maxFm": scores.f_max,
         "meanFm": scores.f_mean,
@@ -260,7 +307,9 @@ def test_agrees_with_pysodmetrics_as_installed_and_as_published() -> None:
     versions = json.loads((folder.parent / "version_performance.json").read_text())
     # Newer versions list only what they added, so each score is taken from the newest that has it.
     published = {name: value for scores in versions.values() for name, value in scores.items()}
-    assert found == pytest.approx({name: published[name] for name in found}, abs=1e-6)
+    shared = found.keys() & published.keys()
+    assert {"maxFm", "adpFm", "meanFm", "MAE", "Smeasure", "wFmeasure"} <= shared
+    assert {name: found[name] for name in shared} == pytest.approx({name: published[name] for name in shared}, abs=1e-6)
 
 
 @needs_data

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from salience.runtime.errors import DataError
-from salience.runtime.evaluation.pairs import PairSet, find_pairs
+from salience.runtime.evaluation.pairs import Pair, PairSet, find_method_pairs, find_pairs, parse_methods
 
 DATA = os.environ.get("SALIENCE_DATA", "")
 
@@ -171,3 +171,35 @@ def test_test_parts_of_the_real_sets(data_set: str, count: int) -> None:
     found = find_pairs(priors, root / "masks", pictures=root / "images", splits=splits, part="test")
     assert len(found.pairs) == count
     assert all(pair.picture for pair in found.pairs)
+
+
+def test_missing_maps_of_every_method_are_named(tmp_path: Path) -> None:
+    masks = fill(tmp_path / "masks", "1.png", "2.png", "3.png")
+    folders = {
+        "a": fill(tmp_path / "a", "1.png"),
+        "b": fill(tmp_path / "b", "1.png", "2.png", "3.png"),
+        "c": fill(tmp_path / "c", "2.png", "3.png"),
+    }
+    with pytest.raises(DataError, match=r"/a: 2 of 3 masks have no map \(2, 3\); maps .*/c: 1 of 3 .* \(1\)"):
+        find_method_pairs(folders, masks)
+    fill(folders["a"], "2.png", "3.png")
+    found = find_method_pairs({"a": folders["a"], "b": folders["b"]}, masks)
+    assert names(found["a"]) == names(found["b"]) == ["1", "2", "3"]
+    assert found["b"].pairs[0].source == folders["b"] / "1.png"
+
+
+def test_methods_are_called_as_their_folder_or_as_told(tmp_path: Path) -> None:
+    plain, odd = tmp_path / "csnet", tmp_path / "k=3"
+    for folder in (plain, odd):
+        folder.mkdir()
+    assert parse_methods([f"{plain}/", f"ours={plain}", str(odd)]) == {"csnet": plain, "ours": plain, "k=3": odd}
+    with pytest.raises(DataError, match="has the name 'csnet' too; expected NAME=DIR"):
+        parse_methods([str(plain), f"csnet={odd}"])
+    for name in ("", "..", "a/b"):
+        with pytest.raises(DataError, match="expected NAME=DIR"):
+            parse_methods([f"{name}={plain}"])
+
+
+def test_group_is_the_first_folder() -> None:
+    named = [Pair(name, Path(), Path()) for name in ("a/b/c", "a/b", "a")]
+    assert [pair.group for pair in named] == ["a", "a", "."]

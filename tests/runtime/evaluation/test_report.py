@@ -13,7 +13,8 @@ from PIL import Image
 
 from salience import __version__
 from salience.runtime.errors import ImageError
-from salience.runtime.evaluation.command import Evaluation, ImageResult, evaluate_maps, load_stored_map
+from salience.runtime.evaluation.command import Evaluation, ImageResult, compare_maps, evaluate_maps, load_stored_map
+from salience.runtime.evaluation.comparison import Comparison, write_comparison
 from salience.runtime.evaluation.figures import draw_contact_sheet, draw_curves, extremes, printable
 from salience.runtime.evaluation.pairs import Pair
 from salience.runtime.evaluation.report import Report, write_report
@@ -105,7 +106,8 @@ def test_page_is_well_formed_and_asks_for_nothing(tmp_path: Path) -> None:
     assert "url(" not in text
     assert "@import" not in text
     assert "color-scheme: light dark" in text
-    assert {"F max", __version__, "a"} <= set(page.words)
+    names = {"max F", "max F of mean PR", "mean of max F", "adaptive F", "mean F"}
+    assert {*names, "own max F", __version__, "a"} <= set(page.words)
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -124,6 +126,46 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         "c\N{REPLACEMENT CHARACTER}",
     ]
     assert printable("plain name-1.2 雪") == "plain name-1.2 雪"
+
+
+def test_sources_are_in_the_page_and_the_scores_file(tmp_path: Path) -> None:
+    folder = report_on(tmp_path, make_pairs(tmp_path, "left/a", "right/a", "right/b"))
+    report = Report.model_validate_json((folder / "scores.json").read_text())
+    assert {name: scores.images for name, scores in report.sources.items()} == {"left": 1, "right": 2}
+    assert report.mean_of_sources
+    means = [scores.mae for scores in report.sources.values()]
+    assert report.mean_of_sources.mae == pytest.approx(sum(means) / 2)
+    page = Page((folder / "report.html").read_text())
+    assert {"source", "left", "right", "mean of sources", "all images"} <= set(page.words)
+
+
+def test_scores_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    written = json.loads((report_on(tmp_path, make_pairs(tmp_path, "a")) / "scores.json").read_text())
+    added = [name for name in written["scores"] if name.endswith(("_precision", "_recall", "_of_max", "_of_mean_pr"))]
+    assert len(added) == 10
+    for name in added:
+        del written["scores"][name]
+    del written["sources"], written["mean_of_sources"]
+    assert Report.model_validate(written).scores.f_max == written["scores"]["f_max"]
+
+
+def test_comparison_has_a_row_and_a_line_for_each_method(tmp_path: Path) -> None:
+    pairs = {name: make_pairs(tmp_path / name, "a", "b") for name in ("first", "<second>")}
+    load_maps = dict.fromkeys(pairs, load_stored_map)
+    found = compare_maps(pairs, load_maps, normalise=True)
+    maps = {name: tmp_path / name / "set/maps" for name in pairs}
+    page_path = write_comparison(tmp_path / "report", found, load_maps, maps=maps, masks=tmp_path / "first/set/masks")
+    folder = page_path.parent
+    written = Comparison.model_validate_json((folder / "scores.json").read_text())
+    assert {name: report.scores for name, report in written.methods.items()} == {
+        name: evaluation.scores for name, evaluation in found.items()
+    }
+    size_of((folder / "curves.png").read_bytes())
+    page = Page(page_path.read_text())
+    assert {"method", "first", "<second>", "max F of mean PR", "max F: recall"} <= set(page.words)
+    assert all(address.startswith("data:") for address in page.addresses)
+    for name in pairs:
+        assert sorted(path.name for path in (folder / name).iterdir()) == FILES
 
 
 def test_failures_are_in_the_page_and_the_scores_file(tmp_path: Path) -> None:
