@@ -82,6 +82,13 @@ def test_another_number_of_classes_renews_the_last_layer(backbone: str) -> None:
     assert other(torch.zeros(2, 3, *SIZE, device="meta")).logits.shape == (2, 7)
 
 
+@pytest.mark.parametrize("classes", [tuple(f"thing {index}" for index in range(1000)), imagenet_names()[::-1]])
+def test_a_thousand_other_classes_renew_the_last_layer(classes: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        network = classifier(backbone="mobilenet_v2", classes=classes)
+    assert network.fresh == ("backbone.classifier.1.",)
+
+
 def test_a_new_layer_tells_its_classes_apart() -> None:
     network = classifier(backbone="squeezenet1_0", classes=SEVEN)
     logits = network(torch.rand(1, 3, *SIZE) * 255).logits
