@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .errors import BackendUnavailableError, SalienceError
 
 StepScale = Literal["relative", "plain", "channel"]
-ThetaUnit = Literal["mean", "otsu"]
+ThetaUnit = Literal["mean", "otsu", "otsu_max"]
 PresetName = Literal["default", "paper", "released"]
 Floats: TypeAlias = "NDArray[np.float64]"
 Labels: TypeAlias = "NDArray[np.intp]"
@@ -84,8 +84,9 @@ class Refinement:
     Attributes:
         per_channel: stretch the difference to [0, 1] in each colour channel before the channels are averaged.
         theta: floor of the raw map, see `theta_unit`; at least 0, where 0 floors nothing.
-        theta_unit: what theta is a multiple of, the map's "mean" or its "otsu" threshold. Both follow the map, so that
-            theta means the same for a step of any length.
+        theta_unit: what theta is a multiple of: the map's "mean", its "otsu" threshold, or "otsu_max", that threshold
+            times the map's maximum. The first two follow the map, so theta means the same for a step of any length.
+            The third is the released code's and needs `per_channel`, which brings the map to [0, 1].
         cut: weak values become 0 and the others stay; otherwise all values are lowered by the limit. Holds for theta
             and prune.
         smooth: take the mean over each superpixel (eq. 4).
@@ -143,7 +144,7 @@ PRESETS: dict[PresetName, Preset] = {
         Refinement(
             per_channel=True,
             theta=1.3,
-            theta_unit="otsu",
+            theta_unit="otsu_max",
             cut=True,
             superpixels=100,
             compactness=10.0,
@@ -299,7 +300,8 @@ def _means(values: NDArray[Any], labels: Labels) -> Floats:
 def _theta_scale(values: Floats, theta_unit: ThetaUnit) -> float:
     if theta_unit == "mean":
         return float(values.mean())
-    return float(_skimage("filters").threshold_otsu(values))
+    threshold = float(_skimage("filters").threshold_otsu(values))
+    return threshold * float(values.max()) if theta_unit == "otsu_max" else threshold
 
 
 def _floor(values: NDArray[Any], limit: float, *, cut: bool) -> NDArray[Any]:

@@ -10,13 +10,14 @@ namespace salience {
 // colour channel.
 enum class StepScale { kRelative, kPlain, kChannel };
 
-// What theta is a multiple of: the raw map's mean, or its Otsu threshold.
-enum class ThetaUnit { kMean, kOtsu };
+// What theta is a multiple of: the raw map's mean, its Otsu threshold, or that threshold times the map's maximum. The
+// last is the released code's and needs `per_channel`, which brings the map to [0, 1].
+enum class ThetaUnit { kMean, kOtsu, kOtsuMax };
 
 // "relative", "plain" or "channel". Throws Error on another name.
 StepScale step_scale_of(std::string_view name);
 
-// "mean" or "otsu". Throws Error on another name.
+// "mean", "otsu" or "otsu_max". Throws Error on another name.
 ThetaUnit theta_unit_of(std::string_view name);
 
 // How the picture descends: X(t+1) = X(t) - step_t * max(dF/dX, 0), eq. 1 and 2.
