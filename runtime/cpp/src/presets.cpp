@@ -29,7 +29,7 @@ std::size_t place_of(std::string_view name, std::span<const std::string_view> na
 }
 
 Preset paper_preset() {
-  return {.descent = {.iterations = 10, .gamma = 10.0, .step = 5.0},
+  return {.descent = {.iterations = 10, .gamma = 0.01, .step = 2.0},
           .refinement = {.theta = 1.0,
                          .superpixels = 100,
                          .compactness = 10.0,
