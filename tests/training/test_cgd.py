@@ -28,7 +28,13 @@ from salience.training.run_state import LAST_FILE, FitSettings
 
 SIZE = (64, 64)
 SEVEN = tuple("abcdefg")
-LAST_LAYERS = {"vgg16": "classifier.6", "mobilenet_v2": "classifier.1", "squeezenet1_0": "classifier.1"}
+LAST_LAYERS = {
+    "vgg16": "classifier.6",
+    "mobilenet_v2": "classifier.1",
+    "squeezenet1_0": "classifier.1",
+    "timm:tf_efficientnet_lite0": "classifier",
+    "timm:resnet18": "fc",
+}
 
 
 def classifier(**settings: Any) -> Classifier:
@@ -66,6 +72,14 @@ def test_its_normalisation_is_a_setting_and_no_weight() -> None:
     assert all(name.startswith("backbone.") for name in network.state_dict())
     # In half precision it stays exact.
     assert network.half().normalise(levels).dtype == torch.float32
+
+
+def test_the_normalisation_is_that_of_timms_weights() -> None:
+    with torch.device("meta"):
+        network = classifier(backbone="timm:tf_efficientnet_lite0")
+    assert (network.settings.mean, network.settings.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    levels = torch.tensor([0.0, 127.5, 255.0]).expand(1, 3, 1, 3)
+    assert network.normalise(levels)[0, 0, 0].tolist() == [-1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("backbone", LAST_LAYERS)
