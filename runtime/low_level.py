@@ -131,10 +131,9 @@ class Preset:
     refinement: Refinement = field(default_factory=Refinement)
 
 
-# With `default` and `paper` F falls over the steps, as the paper says, for the three classifiers whose weights are small
-# (SqueezeNet, MobileNetV2, EfficientNet-Lite0); a gamma of 1 lets it rise. Among those that do, the numbers of `default`
-# measure best on ECSSD's validation part. The paper names T and SLIC's numbers only. The released code's are its own: its
-# F rises.
+# With `default` and `paper` F falls over the steps, as the paper says, for SqueezeNet, MobileNetV2 and
+# EfficientNet-Lite0; with a gamma of 1 it rises. The numbers of `default` were chosen among those on ECSSD's validation
+# part. The paper names T and SLIC's numbers only. `released` has the numbers of the authors' code; its F rises.
 PRESETS: dict[PresetName, Preset] = {
     "default": Preset(),
     "paper": Preset(
