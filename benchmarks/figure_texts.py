@@ -79,8 +79,8 @@ def object_steps(results: dict[str, Scores]) -> str:
     clamped = [*(f"clamped, {stage}" for stage in stages[:2]), "clamped, refined (preset default)"]
     rows = {
         "plain gradients (T = 1): raw / smoothed / refined": [f"plain gradients (T = 1), {stage}" for stage in stages],
-        "T = 5, unclamped: raw / smoothed / refined": [f"unclamped, {stage}" for stage in stages],
-        "T = 5, clamped: raw / smoothed / refined (preset `default`)": clamped,
+        "unclamped: raw / smoothed / refined": [f"unclamped, {stage}" for stage in stages],
+        "clamped: raw / smoothed / refined (preset `default`)": clamped,
         "preset `paper`": ["preset paper"],
         "preset `released` (T = 35)": ["preset released"],
         "low-level map alone": ["low-level map alone"],

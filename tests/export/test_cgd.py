@@ -340,6 +340,48 @@ def torchvision_state(path: Path) -> dict[str, Tensor]:
     return found
 
 
+@pytest.fixture(scope="module")
+def timm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a timm classifier in fp16, as timm names them, with true batch statistics."""
+    from salience.training.timm_backbone import create_model
+
+    torch.manual_seed(0)
+    model = create_model("tf_efficientnet_lite0")
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 64, 64))
+    path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
+    save_file({name: tensor.half() for name, tensor in model.state_dict().items() if tensor.ndim}, path)
+    return path
+
+
+def test_fp16_weights_of_timm_are_a_classifier_in_fp32(timm_file: Path) -> None:
+    header, network = ClampedDescentExport(classifier="timm:tf_efficientnet_lite0").load(timm_file)
+    assert header.network["backbone"] == "timm:tf_efficientnet_lite0"
+    assert (header.network["mean"], header.network["std"]) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert header.preprocessing.size == (224, 224)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    source = torchvision_state(timm_file)
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, source[name.removeprefix("backbone.")].float()), name
+
+
+@pytest.mark.slow
+def test_weights_of_timm_become_a_bundle(timm_file: Path, tmp_path: Path) -> None:
+    """The build compares the step with float64, in batches that were not traced; "same" padding differs by side."""
+    settings = BuildSettings(
+        output=tmp_path / "cgd", size=(48, 64), precisions=("fp32", "fp16"),
+        options={"classifier": "timm:tf_efficientnet_lite0"},
+    )  # fmt: skip
+    manifest = build("cgd", timm_file, settings, step=lambda name: nullcontext())
+    assert manifest.classes == imagenet_names()
+    detector = load(tmp_path / "cgd", threads=1)
+    assert isinstance(detector, ClampedDescentDetector)
+    assert detector.locate(np.zeros((20, 30, 3), np.uint8), "tabby").logits.shape == (1000,)
+
+
 @pytest.mark.slow
 def test_weights_of_torchvision_become_a_bundle(torchvision_file: Path, tmp_path: Path) -> None:
     settings = BuildSettings(output=tmp_path / "cgd", size=(32, 48), options={"classifier": "squeezenet1_0"})
@@ -365,7 +407,7 @@ def is_one_sentence(error: BaseException) -> bool:
         ({"classifier": "squeezenet1_0", "names": "gone.txt"}, r"gone\.txt: cannot be read as text"),
         ({"classifier": "squeezenet1_0", "names": "latin.txt"}, r"latin\.txt: cannot be read as text"),
         ({"classifier": "mobilenet_v2"}, r"tensors of mobilenet_v2 are missing"),
-        ({"classifier": "resnet50"}, r"--option: classifier: .*'vgg16', 'mobilenet_v2' or 'squeezenet1_0'"),
+        ({"classifier": "resnet50"}, r"--option: classifier: .*vgg16, mobilenet_v2, squeezenet1_0 or timm:NAME"),
         ({}, r"only files written by training/train\.py"),
         ({"names": "short.txt"}, r"names .*short\.txt: .*classifier"),
         ({"classes": "5"}, r"--option: classes: .* known: classifier, names"),

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from salience.export.compilers.trt import compile_tensorrt_rtx
 from salience.export.reverse_mode import capture, value_and_gradient
+from salience.training.backbone import TIMM_PREFIX
+from salience.training.timm_backbone import create_model
 from tests.export.test_reverse_mode import (
     ROUNDING,
     by_autograd,
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.slow
 
 # Heights and widths that leave remainders in some of the pools and strides.
 SIZES = {"vgg16": (48, 72), "squeezenet1_0": (80, 70), "mobilenet_v2": (64, 80)}
+# Of timm's: "same" padding that differs between the sides, and a pooling that overlaps.
+SIZES |= {"timm:tf_efficientnet_lite0": (64, 80), "timm:resnet18": (64, 72)}
 # Where two elements of a window, or an element and the bend of a ReLU, are within rounding, another algorithm for the
 # convolutions decides otherwise and the gradient takes another way. fp32 autograd itself is off by up to 5e-3 for it,
 # and by 6e-7 where nothing flips. Most pictures are held to FLIPS and single ones to RARE; a wrong rule is off by .1.
@@ -53,8 +57,12 @@ class Scored(nn.Module):
 def classifier(name: str) -> nn.Module:
     """Random weights, and batch norms that have seen images."""
     torch.manual_seed(0)
+    network: nn.Module
     with torch.device("meta"):  # torchvision draws VGG's 120 million weights that go
-        network: nn.Module = getattr(models, name)(weights=None, num_classes=10)
+        if name.startswith(TIMM_PREFIX):
+            network = create_model(name.removeprefix(TIMM_PREFIX), num_classes=10)
+        else:
+            network = getattr(models, name)(weights=None, num_classes=10)
         if name == "vgg16":
             network.classifier = nn.Sequential(nn.Linear(512 * 7 * 7, 64), nn.ReLU(inplace=True), nn.Linear(64, 10))
     network.to_empty(device="cpu")
@@ -65,7 +73,7 @@ def classifier(name: str) -> nn.Module:
             nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
-    if name == "mobilenet_v2":
+    if name not in ("vgg16", "squeezenet1_0"):
         with torch.no_grad():
             network.train()(pictures(8, SIZES[name], seed=7))
     return network.eval()

@@ -197,6 +197,18 @@ def test_otsu_separates_strong_from_weak() -> None:
     assert (found > 0).tolist() == [[False] * 9 + [True] * 3]
 
 
+def test_the_released_cut_is_a_share_of_the_maximum() -> None:
+    """The channels peak at different pixels: the map's maximum is 1 / 3 and its Otsu threshold .15."""
+    pytest.importorskip("skimage")
+    change = np.zeros((3, 3, 3), np.float32)
+    change[:, 1, 2], change[(0, 1, 2), 2, (0, 1, 2)] = 15, 100
+    found = raw_map(change, 0 * change, refinement=of("released"))
+    np.testing.assert_allclose(found[2] / found[1, 2], 100 / 45, rtol=SINGLE)
+    assert np.count_nonzero(found) == 4
+    cut = raw_map(change, 0 * change, refinement=replace(of("released"), theta_unit="otsu"))
+    assert np.count_nonzero(cut) == 3
+
+
 def test_per_channel_gives_every_colour_the_same_say() -> None:
     end = -np.stack([floats([[0, 100]]), floats([[1, 0]]), floats([[0, 0]])])
     found = raw_map(np.zeros_like(end), end, refinement=replace(PLAIN, per_channel=True))
@@ -374,7 +386,7 @@ def test_presets_are_those_named_and_default_is_what_the_classes_hold() -> None:
 def test_released_preset_has_the_released_codes_numbers() -> None:
     descent, refinement = PRESETS["released"].descent, PRESETS["released"].refinement
     assert descent == Descent(iterations=35, gamma=200, step=20, scale="channel", decay=0.999)
-    assert (refinement.theta, refinement.theta_unit, refinement.cut) == (1.3, "otsu", True)
+    assert (refinement.theta, refinement.theta_unit, refinement.cut) == (1.3, "otsu_max", True)
     assert (refinement.per_channel, refinement.alpha, refinement.gain, refinement.prune) == (True, 0.2, 1.7, 0.2)
 
 

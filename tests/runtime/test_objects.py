@@ -79,7 +79,7 @@ def test_the_tables_preset_stays() -> None:
         ({"step": "0"}, r"^step 0\.0: expected a number above 0"),
         ({"decay": "1.01"}, r"^decay 1\.01: expected a number above 0 and at most 1"),
         ({"scale": "large"}, r"^scale 'large' is not known: choose one of relative, plain, channel\.$"),
-        ({"theta_unit": "x"}, "^theta_unit 'x' is not known: choose one of mean, otsu"),
+        ({"theta_unit": "x"}, "^theta_unit 'x' is not known: choose one of mean, otsu, otsu_max"),
         ({"alpha": "2"}, "^alpha 2.0: expected a number at least 0 and at most 1"),
         ({"prune": "1"}, "^prune 1.0: expected"),
         ({"superpixels": "0"}, "^superpixels 0: expected"),

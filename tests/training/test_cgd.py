@@ -28,7 +28,13 @@ from salience.training.run_state import LAST_FILE, FitSettings
 
 SIZE = (64, 64)
 SEVEN = tuple("abcdefg")
-LAST_LAYERS = {"vgg16": "classifier.6", "mobilenet_v2": "classifier.1", "squeezenet1_0": "classifier.1"}
+LAST_LAYERS = {
+    "vgg16": "classifier.6",
+    "mobilenet_v2": "classifier.1",
+    "squeezenet1_0": "classifier.1",
+    "timm:tf_efficientnet_lite0": "classifier",
+    "timm:resnet18": "fc",
+}
 
 
 def classifier(**settings: Any) -> Classifier:
@@ -68,6 +74,14 @@ def test_its_normalisation_is_a_setting_and_no_weight() -> None:
     assert network.half().normalise(levels).dtype == torch.float32
 
 
+def test_the_normalisation_is_that_of_timms_weights() -> None:
+    with torch.device("meta"):
+        network = classifier(backbone="timm:tf_efficientnet_lite0")
+    assert (network.settings.mean, network.settings.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    levels = torch.tensor([0.0, 127.5, 255.0]).expand(1, 3, 1, 3)
+    assert network.normalise(levels)[0, 0, 0].tolist() == [-1.0, 0.0, 1.0]
+
+
 @pytest.mark.parametrize("backbone", LAST_LAYERS)
 def test_another_number_of_classes_renews_the_last_layer(backbone: str) -> None:
     with torch.device("meta"):
@@ -80,6 +94,13 @@ def test_another_number_of_classes_renews_the_last_layer(backbone: str) -> None:
     assert changed.keys() == {f"{other.fresh[0]}weight", f"{other.fresh[0]}bias"}
     assert {shape[0] for shape in changed.values()} == {7}
     assert other(torch.zeros(2, 3, *SIZE, device="meta")).logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize("classes", [tuple(f"thing {index}" for index in range(1000)), imagenet_names()[::-1]])
+def test_a_thousand_other_classes_renew_the_last_layer(classes: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        network = classifier(backbone="mobilenet_v2", classes=classes)
+    assert network.fresh == ("backbone.classifier.1.",)
 
 
 def test_a_new_layer_tells_its_classes_apart() -> None:

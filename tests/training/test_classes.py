@@ -89,16 +89,16 @@ def annotate(root: Path, stem: str, content: str, *, picture: bool = True) -> Pa
     return path
 
 
-def test_voc_gives_the_class_with_most_area(tmp_path: Path) -> None:
+def test_voc_gives_the_class_of_the_largest_object(tmp_path: Path) -> None:
     root = tmp_path / "VOC"
     part = "<part><name>head</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>999</xmax><ymax>999</ymax></bndbox></part>"
     annotate(root, "2", f"<annotation>{box('cat', 1, 1, 9, 9)}</annotation>")
-    # Two small sheep outweigh the dog that is larger than either, and parts of objects do not count.
-    sheep = box("sheep", 0, 0, 10, 10) + box("sheep", 5, 5, 15, 15)
-    annotate(root, "1", f"<annotation>{sheep}{box('dog', 0, 0, 10, 15, extra=part)}</annotation>")
-    annotate(root, "3", f"<annotation>{box('dog', 0, 0, 20.5, 15.5)}{sheep}</annotation>")
+    # The dog is larger than each of the two sheep and smaller than both together; parts of objects do not count.
+    sheep = box("sheep", 0, 0, 10, 10) + box("sheep", 5, 5, 15, 15, extra=part)
+    annotate(root, "1", f"<annotation>{sheep}{box('dog', 0, 0, 10, 15)}</annotation>")
+    annotate(root, "3", f"<annotation>{box('dog', 0, 0, 9.5, 9.5)}{sheep}</annotation>")
     found = read_voc(root)
-    assert labels(found) == {"VOC/1": "sheep", "VOC/2": "cat", "VOC/3": "dog"}
+    assert labels(found) == {"VOC/1": "dog", "VOC/2": "cat", "VOC/3": "sheep"}
     assert [sample.name for sample in found] == ["VOC/1", "VOC/2", "VOC/3"]
     assert found[0].image == root / "JPEGImages" / "1.jpg"
     assert LAYOUTS["voc"](root) == found

@@ -1,7 +1,6 @@
 """Labelled pictures for classifiers: from class folders, or from the layout of PASCAL VOC."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ def read_class_folders(root: Path) -> list[LabelledPicture]:
 
 
 def read_voc(root: Path) -> list[LabelledPicture]:
-    """The pictures of `root/JPEGImages` with the class that most of the area of their annotated boxes has.
+    """Return the images of `root/JPEGImages`, each with the class of its largest annotated object (one box).
 
     Raises:
         DataError: a folder is missing, or an annotation is not VOC's; the message names it.
@@ -144,22 +143,27 @@ def _folders(base: Path) -> list[Path]:
 
 
 def _largest_class(path: Path) -> str:
+    """Return the class of the largest object; of equally large ones the first."""
     if path.stat().st_size > _ANNOTATION_LIMIT_BYTES:
         raise DataError(f"annotation {path}: larger than {_ANNOTATION_LIMIT_BYTES >> 10} KB, which is not VOC's.")
-    areas: Counter[str] = Counter()
     try:
         # Expat refuses entities that grow, and loads none from outside.
-        for item in ElementTree.parse(path).getroot().iter("object"):  # noqa: S314
-            box = item.find("bndbox")
-            if box is None:
-                raise ValueError("an object without bndbox")
-            left, top, right, bottom = (float(box.findtext(k, "")) for k in ("xmin", "ymin", "xmax", "ymax"))
-            name = item.findtext("name", "").strip()
-            if not name:
-                raise ValueError("an object without a name")
-            areas[name] += int((right - left) * (bottom - top))
+        root = ElementTree.parse(path).getroot()  # noqa: S314
+        areas = [_object_area(item) for item in root.iter("object")]
     except (ElementTree.ParseError, LookupError, OverflowError, ValueError) as error:
         raise DataError(f"annotation {path}: is not in VOC's form ({error}).") from error
     if not areas:
         raise DataError(f"annotation {path}: names no object.")
-    return areas.most_common(1)[0][0]
+    return max(areas, key=lambda found: found[1])[0]
+
+
+def _object_area(item: ElementTree.Element) -> tuple[str, int]:
+    """Return the class of one annotated object and the area of its box in pixels."""
+    box = item.find("bndbox")
+    if box is None:
+        raise ValueError("an object without bndbox")
+    left, top, right, bottom = (float(box.findtext(k, "")) for k in ("xmin", "ymin", "xmax", "ymax"))
+    name = item.findtext("name", "").strip()
+    if not name:
+        raise ValueError("an object without a name")
+    return name, int((right - left) * (bottom - top))

@@ -63,7 +63,8 @@ class Classifier(nn.Module):
         self.fresh: tuple[str, ...] = ()
         if module is None:
             module = build_classifier(settings.backbone)
-            if len(settings.classes) != IMAGENET_CLASSES:
+            # 1000 classes of one's own need a new layer too, and so do ImageNet's in another order.
+            if settings.classes != imagenet_names():
                 self.fresh = (f"backbone.{_renew_last_layer(module, len(settings.classes))}.",)
         self.backbone = module
 

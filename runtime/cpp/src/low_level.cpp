@@ -118,6 +118,16 @@ std::vector<double> lost_light(std::span<const double> difference) {
   return lost;
 }
 
+// What theta is a multiple of.
+double theta_scale(std::span<const double> values, ThetaUnit unit) {
+  switch (unit) {
+    case ThetaUnit::kMean: return mean(values);
+    case ThetaUnit::kOtsu: return otsu_threshold(values);
+    case ThetaUnit::kOtsuMax: return otsu_threshold(values) * *std::ranges::max_element(values);
+  }
+  throw Error("theta_unit: expected mean, otsu or otsu_max.");
+}
+
 std::vector<float> unit_norm(std::span<const double> values) {
   const double norm = std::sqrt(dot(values, values));
   std::vector<float> found(values.size());
@@ -154,8 +164,7 @@ std::vector<float> raw_map(std::span<const float> start, std::span<const float> 
   if (refinement.per_channel) stretch_channels(difference);
   std::vector<double> found = lost_light(difference);
   if (refinement.theta > 0) {
-    const double scale = refinement.theta_unit == ThetaUnit::kMean ? mean(found) : otsu_threshold(found);
-    floor_values(found, refinement.theta * scale, refinement.cut);
+    floor_values(found, refinement.theta * theta_scale(found, refinement.theta_unit), refinement.cut);
   }
   return unit_norm(found);
 }

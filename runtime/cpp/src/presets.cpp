@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kPresetNames = {"default", "paper", "released"};
 constexpr std::array<std::string_view, 3> kScaleNames = {"relative", "plain", "channel"};
-constexpr std::array<std::string_view, 2> kThetaUnitNames = {"mean", "otsu"};
+constexpr std::array<std::string_view, 3> kThetaUnitNames = {"mean", "otsu", "otsu_max"};
 
 std::string listed(std::span<const std::string_view> names) {
   return joined(std::vector<std::string>(names.begin(), names.end()));
@@ -29,7 +29,7 @@ std::size_t place_of(std::string_view name, std::span<const std::string_view> na
 }
 
 Preset paper_preset() {
-  return {.descent = {.iterations = 10, .gamma = 10.0, .step = 5.0},
+  return {.descent = {.iterations = 10, .gamma = 0.01, .step = 2.0},
           .refinement = {.theta = 1.0,
                          .superpixels = 100,
                          .compactness = 10.0,
@@ -43,7 +43,7 @@ Preset released_preset() {
   return {.descent = {.iterations = 35, .gamma = 200.0, .step = 20.0, .scale = StepScale::kChannel, .decay = 0.999},
           .refinement = {.per_channel = true,
                          .theta = 1.3,
-                         .theta_unit = ThetaUnit::kOtsu,
+                         .theta_unit = ThetaUnit::kOtsuMax,
                          .cut = true,
                          .superpixels = 100,
                          .compactness = 10.0,

@@ -109,6 +109,17 @@ void theta_lowers_or_cuts() {
   check_values(raw({1, 1, 1, 2, 12, 12}, refinement), {0, 0, 0, 0, std::sqrt(0.5), std::sqrt(0.5)});
 }
 
+// The channels peak at different pixels, so the map's maximum is 1 / 3; its Otsu threshold is .15.
+void the_released_cut_is_a_share_of_the_maximum() {
+  const Floats start = {0, 0, 0, 0, 0, 15, 100, 0, 0, 0, 0, 0, 0, 0, 15, 0, 100, 0, 0, 0, 0, 0, 0, 15, 0, 0, 100};
+  const Floats end(start.size(), 0);
+  Refinement refinement = preset("released").refinement;
+  CHECK(raw_map(start, end, 3, 3, refinement)[5] > 0);
+  CHECK_EQUAL(raw_map(start, end, 3, 3, refinement)[0], 0.0F);
+  refinement.theta_unit = ThetaUnit::kOtsu;
+  CHECK_EQUAL(raw_map(start, end, 3, 3, refinement)[5], 0.0F);
+}
+
 void what_grew_is_not_salient_and_nothing_stays_nothing() {
   check_values(raw({5, -5}, plain()), {1, 0});
   for (const bool cut : {false, true}) {
@@ -227,6 +238,7 @@ int main() {
   the_low_level_map_is_the_formula();
   weights_run_from_alpha_to_one_more();
   theta_lowers_or_cuts();
+  the_released_cut_is_a_share_of_the_maximum();
   what_grew_is_not_salient_and_nothing_stays_nothing();
   per_channel_gives_every_colour_the_same_say();
   the_end_is_amplified_pruned_and_divided_by_its_maximum();

@@ -29,9 +29,10 @@ void parameters_out_of_range_are_named() {
 
 void unknown_names_are_answered_with_the_known() {
   CHECK(theta_unit_of("otsu") == ThetaUnit::kOtsu);
+  CHECK(theta_unit_of("otsu_max") == ThetaUnit::kOtsuMax);
   CHECK(step_scale_of("channel") == StepScale::kChannel);
   CHECK_THROWS(Error, step_scale_of("median"), "scale 'median' is not known: choose one of relative, plain, channel.");
-  CHECK_THROWS(Error, theta_unit_of("median"), "theta_unit 'median' is not known: choose one of mean, otsu.");
+  CHECK_THROWS(Error, theta_unit_of("median"), "theta_unit 'median' is not known: choose one of mean, otsu, otsu_max.");
   CHECK_THROWS(Error, preset("best"), "preset 'best': not known, choose one of default, paper, released.");
 }
 
@@ -51,7 +52,7 @@ void the_released_preset_has_the_released_codes_numbers() {
   CHECK_EQUAL(descent.step, 20.0);
   CHECK_EQUAL(descent.decay, 0.999);
   CHECK(descent.scale == StepScale::kChannel);
-  CHECK(refinement.per_channel && refinement.cut && refinement.theta_unit == ThetaUnit::kOtsu);
+  CHECK(refinement.per_channel && refinement.cut && refinement.theta_unit == ThetaUnit::kOtsuMax);
   CHECK_EQUAL(refinement.theta, 1.3);
   CHECK_EQUAL(refinement.alpha, 0.2);
   CHECK_EQUAL(refinement.gain, 1.7);

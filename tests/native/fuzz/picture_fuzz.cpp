@@ -56,7 +56,7 @@ salience::Refinement refinement(salience::fuzz::Bytes& input) {
   salience::Refinement found;
   found.per_channel = input.flag(), found.cut = input.flag();
   found.smooth = input.flag(), found.refine = input.flag();
-  found.theta_unit = input.flag() ? salience::ThetaUnit::kMean : salience::ThetaUnit::kOtsu;
+  found.theta_unit = static_cast<salience::ThetaUnit>(input.number<std::uint8_t>() % 3);
   found.superpixels = input.number<int>();
   for (double* value : {&found.theta, &found.compactness, &found.sigma, &found.alpha, &found.gain, &found.prune}) {
     *value = input.flag() ? input.number<double>() : input.number<std::uint8_t>() / 64.0;
