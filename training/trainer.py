@@ -1,7 +1,7 @@
 """One epoch of training and of validation, on each of the processes."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from salience.runtime.errors import DataError, SalienceError
+from salience.runtime.errors import DataError
 
+from .data.loading import batches
 from .distillation import Teachers
 from .recipe import Recipe
 from .run_state import FitSettings, Run
@@ -46,7 +47,7 @@ class Trainer:
         torch.manual_seed(settings.seed * 100_003 + len(self.run.history) + fabric.global_rank * 10_000_019)
         total, passes, images = 0.0, 0, 0
         start = time.monotonic()
-        for index, batch in enumerate(_batches(self._loader(data))):
+        for index, batch in enumerate(batches(self._loader(data))):
             if settings.limit_steps is not None and index >= settings.limit_steps * settings.accumulate:
                 break
             if self.teachers:
@@ -77,7 +78,7 @@ class Trainer:
             ),
             use_distributed_sampler=False,
         )  # fmt: skip
-        for batch in _batches(loader):
+        for batch in batches(loader):
             _, prediction = self.recipe.loss(network, batch)
             scorer.add(prediction, batch)
         return self.fabric.broadcast(scorer.scores())
@@ -143,14 +144,3 @@ def _average(averaged: AveragedModel, decay: float) -> Any:
 def _images(batch: dict[str, Tensor]) -> int:
     """How many pictures a batch has; every tensor of it has a row for each."""
     return len(next(iter(batch.values())))
-
-
-def _batches(loader: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Batches with the image in channels-last order; an error in a worker process is its last line alone."""
-    try:
-        for batch in loader:
-            if "image" in batch:
-                batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            yield batch
-    except SalienceError as error:
-        raise type(error)(str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..preprocessing import Preprocessing
 from .pasting import free_strip, paste
 
 # "paste" is "strong" and, where masks say what the object is, copy-paste.
-Augmentation = Literal["none", "paper", "strong", "paste"]
+Augmentation = Literal["none", "paper", "flip+rotate90", "strong", "paste"]
 # How often "paste" puts a second object into a picture, and how often an object on another background.
 _SECOND_OBJECT, _OTHER_BACKGROUND = 0.25, 0.25
 
@@ -74,6 +74,18 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         return paste(background, torch.zeros_like(target), picture, target)
 
 
+class RandomQuarterTurn(v2.Transform):
+    """Rotate by -90, 0 or 90 degrees, each in a third of the draws."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the number of quarter turns."""
+        return {"turns": int(torch.randint(-1, 2, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Turn `inpt` (..., H, W) counter-clockwise."""
+        return tv_tensors.wrap(torch.rot90(inpt.as_subclass(Tensor), params["turns"], (-2, -1)), like=inpt)
+
+
 def augmented(sample: Loadable, augmentation: Augmentation, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """A sample varied at random and resized: (3, *size) uint8 and its mask (1, *size) float32 of zeros and ones."""
     image, mask = sample.load()
@@ -92,6 +104,8 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
         case "paper":  # flips and rescaling (MultiS, section 3.1)
             crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(0.9, 1.11), antialias=True)
             return v2.Compose([v2.RandomHorizontalFlip(), crop])
+        case "flip+rotate90":
+            return v2.Compose([v2.RandomHorizontalFlip(), RandomQuarterTurn(), resize])
         case "strong" | "paste":
             crop = v2.RandomResizedCrop(list(size), scale=(0.5, 1.0), ratio=(0.75, 1.33), antialias=True)
             colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
