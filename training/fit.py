@@ -67,6 +67,8 @@ def fit(
     Returns:
         One record per epoch, earlier ones of a resumed run included.
     """
+    # A recipe may let the network compute what the frozen part gives; that runs on the training device.
+    network.to(fabric.device)
     data: Any = recipe.dataset(
         network, train, header.preprocessing,
         augmentation=settings.augmentation, seed=settings.seed, workers=settings.workers,

@@ -1,7 +1,7 @@
 """One epoch of training and of validation, on each of the processes."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from salience.runtime.errors import DataError, SalienceError
+from salience.runtime.errors import DataError
 
+from .data.loading import batches
 from .data.sampling import DrawOrder, ShareSampler
 from .optim import backbone_norms
 from .recipe import Recipe
@@ -51,7 +52,7 @@ class Trainer:
         total, passes, images = 0.0, 0, 0
         indices = self._indices(data)
         start = time.monotonic()
-        for index, batch in enumerate(_batches(self._loader(data, indices))):
+        for index, batch in enumerate(batches(self._loader(data, indices))):
             last = (index + 1) % settings.accumulate == 0
             with fabric.no_backward_sync(self.network, enabled=not last):
                 loss, _ = self.recipe.loss(self.network, batch)
@@ -78,7 +79,7 @@ class Trainer:
             ),
             use_distributed_sampler=False,
         )  # fmt: skip
-        for batch in _batches(loader):
+        for batch in batches(loader):
             _, prediction = self.recipe.loss(network, batch)
             scorer.add(prediction, batch)
         return self.fabric.broadcast(scorer.scores())
@@ -147,14 +148,3 @@ def _average(averaged: AveragedModel, decay: float) -> Any:
 def _images(batch: dict[str, Tensor]) -> int:
     """How many pictures a batch has; every tensor of it has a row for each."""
     return len(next(iter(batch.values())))
-
-
-def _batches(loader: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Batches with the image in channels-last order; an error in a worker process is its last line alone."""
-    try:
-        for batch in loader:
-            if "image" in batch:
-                batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            yield batch
-    except SalienceError as error:
-        raise type(error)(str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]) from None

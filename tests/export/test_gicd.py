@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 TOLERANCE = 1e-4
 # (backbone, induction)
 FORMS = [
-    ("mobilenet_v2", "paper"),
+    ("mobilenet_v2", "released"),
     ("vgg16", "paper"),
     ("vgg16", "released"),
     pytest.param("vgg16", "off", marks=pytest.mark.slow),
@@ -137,8 +137,8 @@ def test_the_graphs_in_a_row_are_the_network_on_a_group(
 @pytest.mark.parametrize(
     ("backbone", "induction", "precision"),
     [
-        ("mobilenet_v2", "paper", "fp16"),
-        ("mobilenet_v2", "paper", "fp16-weights"),
+        ("mobilenet_v2", "released", "fp16"),
+        ("mobilenet_v2", "released", "fp16-weights"),
         ("vgg16", "paper", "fp16"),
         pytest.param("vgg16", "paper", "fp16-weights", marks=pytest.mark.slow),
         pytest.param("vgg16", "released", "fp16", marks=pytest.mark.slow),
@@ -166,13 +166,14 @@ def test_half_precision_keeps_the_maps(
 def test_gates_leave_only_where_the_classifier_has_hidden_layers(
     network_of: Networks, model_of: Models, images: NDArray[np.float32]
 ) -> None:
-    for backbone, gates in (("vgg16", {"gate1": 16, "gate2": 24}), ("mobilenet_v2", {})):
-        network = network_of(backbone, "paper")
+    forms = (("vgg16", "paper", {"gate1": 16, "gate2": 24}), ("mobilenet_v2", "released", {}))
+    for backbone, induction, gates in forms:
+        network = network_of(backbone, induction)
         graphs = graphs_of(network)
         shapes = {spec.name: spec.shape for spec in graphs["embed"].outputs}
         assert {name: shape[1] for name, shape in shapes.items() if name.startswith("gate")} == gates
         assert {spec.name for spec in graphs["segment"].inputs} == (shapes.keys() - {"logits"}) | {"guide"}
-        found = graphs_in_a_row(model_of, backbone, "paper", "fp32").run("embed", {"input": images})
+        found = graphs_in_a_row(model_of, backbone, induction, "fp32").run("embed", {"input": images})
         with torch.no_grad():
             embedding = network.embed(torch.from_numpy(images))
         for index, gate in enumerate(embedding.gates, start=1):
@@ -228,7 +229,7 @@ def test_a_size_that_the_backbone_cannot_halve_is_named(
     network_of: Networks,
 ) -> None:
     with pytest.raises(CheckpointError, match="input size 60 x 96: both sides must be positive multiples of 32"):
-        GradientInducedExport().graphs(network_of("mobilenet_v2", "paper"), (60, 96))
+        GradientInducedExport().graphs(network_of("mobilenet_v2", "released"), (60, 96))
 
 
 def test_the_bundle_has_the_graphs_that_the_runtime_runs(bundle_of: Callable[[str], Path]) -> None:

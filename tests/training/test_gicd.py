@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from salience.export.reverse_mode import capture, value_and_gradient
 from salience.runtime.errors import CheckpointError
-from salience.training.checkpoint import CheckpointHeader, build_network
+from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
 from salience.training.data.scenes import scenes, scenes_of_kinds
 from salience.training.fit import fit
 from salience.training.networks.gicd import (
+    Embedding,
     GradientInduced,
+    GradientInducedSettings,
     RetainingBlock,
     channel_weights,
     consensus,
@@ -181,7 +183,7 @@ def test_the_closed_form_is_autograds_gradient(
 
 
 def test_averaging_in_other_sizes_is_exact_up_to_its_own_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, top = small_vgg().double(), tops((5, 20), 512)
+    network, top = small_vgg(induction="paper").double(), tops((5, 20), 512)
     share = torch.randn(3, 20, dtype=torch.float64).softmax(dim=1)
     asked = top.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(similarity(network, asked, share).sum(), asked)
@@ -322,14 +324,28 @@ def test_the_loss_is_that_of_four_maps(images: Tensor) -> None:
         for values, mask in zip(found.double(), masks.double(), strict=True):
             both = float((values * mask).sum())
             either = float(values.sum() + mask.sum()) - both
-            total += (1 - (both + 1) / (either + 1)) / len(masks)
+            total += (1 - (both + 1) / (either + 1)) / 2  # of two groups
     # fp32 sums of 6144 numbers.
     assert float(loss) == pytest.approx(total, rel=1e-5)
-    assert 1 < total < 4
+    assert 2.5 < total < 10
     expected = F.interpolate(maps[0], size=SIZE, mode="bilinear", align_corners=True)
     assert distance(saliency, expected) < SAME
-    entropy = float(F.binary_cross_entropy(expected, masks))
+    entropy = 5 / 2 * float(F.binary_cross_entropy(expected, masks))
     assert float(weighted - loss) == pytest.approx(0.5 * entropy, rel=1e-4)
+
+
+@torch.no_grad()
+def test_a_group_weighs_as_many_images_as_it_has(images: Tensor) -> None:
+    network = mobile(induction="off")  # the map of an image does not depend on its group
+
+    def loss(members: list[int], group: list[int]) -> float:
+        batch = {"image": images[members], "mask": blobs(5)[members], "group": torch.tensor(group)}
+        return float(GradientInducedRecipe(bce=0.5).loss(network, batch)[0])
+
+    alone = [loss([member], [0]) for member in range(5)]
+    # fp32 sums of another order.
+    assert loss([0, 1, 2, 3, 4], [0] * 5) == pytest.approx(sum(alone), rel=1e-4)
+    assert loss([0, 1, 2, 3, 4], [0, 0, 0, 1, 1]) == pytest.approx(sum(alone) / 2, rel=1e-4)
 
 
 def test_maps_that_are_the_masks_cost_nothing() -> None:
@@ -387,6 +403,56 @@ def test_the_classifier_names_the_classes_of_pictures_in_no_folder() -> None:
         network, samples, preprocessing, augmentation="none", seed=0, workers=0
     )
     assert set(folders.groups) == {"set", "set/cats"}
+
+
+@pytest.mark.parametrize("settings", [{"classes": "classifier", "least": 1}, {"cache": 1}], ids=str)
+def test_classes_and_features_are_computed_on_the_networks_device_in_batches(settings: dict[str, Any]) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Elsewhere(nn.Module):
+        """Its weights are on another device; what it gives comes back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+        def embed(self, images: Tensor) -> Embedding:
+            seen.append((images.device.type, len(images)))
+            return Embedding((torch.zeros(len(images), 1, 1, 1),), torch.eye(5)[torch.arange(len(images)) % 5], ())
+
+    samples = scenes_of_kinds(20) if "cache" in settings else scenes(20)
+    GradientInducedRecipe(**settings).dataset(
+        Elsewhere(), samples, Preprocessing(size=SIZE), augmentation="none", seed=0, workers=1
+    )
+    assert seen == [("meta", 16), ("meta", 4)]
+
+
+def test_released_induction_is_the_default_and_a_header_decides(tmp_path: Path, repository: Path) -> None:
+    assert GradientInducedSettings().induction == "released"
+    shipped, network = load_checkpoint(repository / "pretrained" / "gicd-mobilenet_v2.safetensors")
+    assert shipped.network["induction"] == network.settings.model_dump()["induction"] == "released"
+    file = tmp_path / "paper.safetensors"
+    header = CheckpointHeader(method="gicd", network=small_settings("paper"), preprocessing=Preprocessing())
+    save_checkpoint(file, build_network("gicd", header.network), header)
+    loaded: Any = load_checkpoint(file)[1]
+    assert loaded.settings.induction == "paper"
+
+
+def small_settings(induction: str) -> dict[str, Any]:
+    return {"backbone": "mobilenet_v2", "width": 2, "induction": induction}
+
+
+def test_deep_features_reach_the_decoder_by_default(images: Tensor) -> None:
+    spreads = {}
+    for induction in ("paper", "released"):
+        network = mobile(induction=induction)
+        with torch.no_grad():
+            embedding = network.embed(images)
+            guide = network.guide(consensus(embedding.logits, torch.zeros(5, dtype=torch.int64)))
+            weights = channel_weights(guide, embedding.gates, network.matrices(), (2, 3), induction)
+            spreads[induction] = float((embedding.features[-1] * weights).std())
+    default = GradientInducedSettings().induction
+    assert spreads[default] > 5 * spreads["paper"]
 
 
 def test_validation_takes_groups_whole_and_pictures_in_no_folder_by_themselves() -> None:

@@ -162,7 +162,58 @@ def test_every_picture_of_other_classes_is_a_partner() -> None:
     assert seen == {20, 21, 22, 30, 31, 32, 33}
 
 
-@pytest.mark.parametrize("augmentation", ["crop", "strong"])
+@dataclass
+class Quarters:
+    """An image whose quarters have a class and a number each, all of it object: orientations can be told apart."""
+
+    name: str
+    level: int
+
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        grid = self.level + np.array([[1, 2], [3, 4]], np.uint8)
+        image = np.repeat(np.repeat(grid, 16, axis=0), 24, axis=1)
+        return np.repeat(image[..., None], 3, axis=2), np.ones(image.shape, np.bool_)
+
+
+def turned_dataset(jigsaw: float) -> GroupDataset:
+    groups = {name: [Quarters(f"set/{name}/0", level)] for name, level in (("cat", 10), ("dog", 50))}
+    return GroupDataset(groups, Preprocessing(size=(32, 48), **PLAIN), "flip+rotate90", jigsaw=jigsaw, rounds=60)
+
+
+def test_flips_and_quarter_turns_keep_the_whole_image() -> None:
+    data, seen = turned_dataset(0), dict[tuple[int, ...], int]()
+    for index in range(0, len(data), 2):
+        item = data[index]
+        assert item["image"].shape == (1, 3, 32, 48)
+        # Corners: nothing is cropped.
+        corners = tuple(round(float(item["image"][0, 0, y, x])) - 10 for y in (0, 31) for x in (0, 47))
+        seen[corners] = seen.get(corners, 0) + 1
+        assert bool((item["mask"] == 1).all())
+    upright, left, right = (1, 2, 3, 4), (2, 4, 1, 3), (3, 1, 4, 2)
+    mirrored = {(b, a, d, c) for a, b, c, d in [upright]} | {(1, 3, 2, 4), (4, 2, 3, 1)}
+    assert set(seen) == {upright, left, right} | mirrored
+    # 60 draws of six equal chances: five deviations.
+    assert min(seen.values()) > 0
+    assert max(seen.values()) < 10 + 5 * (60 * 5 / 36) ** 0.5
+
+
+def test_a_jigsaw_is_turned_as_a_whole() -> None:
+    data, shapes = turned_dataset(1), set[tuple[int, int]]()
+    for index in range(0, len(data), 2):
+        item = data[index]
+        image, mask = item["image"][0, 0], item["mask"][0, 0]
+        assert image.shape == (32, 48)
+        own = mask > 0
+        assert int(own.sum()) == 32 * 48 // 2
+        assert float(image[own].max()) < 20
+        assert float(image[~own].min()) > 50
+        # Each half holds all four quarters of its image.
+        assert {round(value) for value in image[own].tolist()} >= {11, 12, 13, 14}
+        shapes.add((int(own.any(dim=1).sum()), int(own.any(dim=0).sum())))
+    assert shapes == {(16, 48), (32, 24)}
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "strong", "flip+rotate90"])
 def test_augmented_jigsaws_have_the_size_asked_for(augmentation: Any) -> None:
     groups = class_groups(scenes_of_kinds(8), least=2)
     data = GroupDataset(groups, Preprocessing(size=(33, 47)), augmentation, jigsaw=0.5)
@@ -226,6 +277,27 @@ def test_only_pictures_in_no_folder_are_relabelled() -> None:
     assert samples[0].loads == []
     with pytest.raises(DataError, match="1 of 3 classes have at least 3 pictures"):
         relabelled(data, by_level, least=3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_classes_are_asked_for_in_batches(workers: int) -> None:
+    samples = [*flats(cat=2), *(Flat(f"set/{index}", 40 + index % 2) for index in range(9))]
+    data = GroupDataset(class_groups(samples, least=1), Preprocessing(size=(8, 8), **PLAIN))
+    sizes: list[int] = []
+
+    def classify(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return by_level(images)
+
+    found = relabelled(data, classify, least=1, batch=4, workers=workers)
+    assert sizes == [4, 4, 1]
+    assert {name: len(members) for name, members in found.groups.items()} == {
+        "set/cat": 2, "class 0": 5, "class 1": 4
+    }  # fmt: skip
+    alone = relabelled(data, by_level, least=1, batch=1)
+    assert {name: [m.name for m in members] for name, members in alone.groups.items()} == {
+        name: [m.name for m in members] for name, members in found.groups.items()
+    }
 
 
 def columns(calls: list[int]) -> Callable[[Tensor], dict[str, Tensor]]:

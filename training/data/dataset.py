@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -75,6 +75,18 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         return paste(background, torch.zeros_like(target), picture, target)
 
 
+class RandomQuarterTurn(v2.Transform):
+    """Rotate by -90, 0 or 90 degrees, each in a third of the draws."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the number of quarter turns."""
+        return {"turns": int(torch.randint(-1, 2, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Turn `inpt` (..., H, W) counter-clockwise."""
+        return tv_tensors.wrap(torch.rot90(inpt.as_subclass(Tensor), params["turns"], (-2, -1)), like=inpt)
+
+
 def augmented(sample: Loadable, augmentation: Augmentation, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """A sample varied at random and resized: (3, *size) uint8 and its mask (1, *size) float32 in [0, 1]."""
     image, mask = sample.load()
@@ -103,8 +115,7 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
             crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(aspect, aspect), antialias=True)
             return v2.Compose([flip, resize, crop])
         case "flip+rotate90":
-            turn = v2.RandomChoice([v2.Identity(), v2.RandomRotation((90, 90)), v2.RandomRotation((-90, -90))])
-            return v2.Compose([flip, resize, turn])
+            return v2.Compose([flip, RandomQuarterTurn(), resize])
         case "crop":
             crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(0.9, 1.11), antialias=True)
             return v2.Compose([flip, crop])

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .groups import GroupDataset
+from .loading import batches
 
 
 @dataclass
@@ -77,8 +78,8 @@ def cached_groups(
     source = _Draws(data, draws)
     columns: dict[str, Tensor] = {}
     start = 0
-    for part in DataLoader(source, batch_size=batch, num_workers=workers):
-        found = compute(part["image"].contiguous(memory_format=torch.channels_last))
+    for part in batches(DataLoader(source, batch_size=batch, num_workers=workers)):
+        found = compute(part["image"])
         for name, values in {**found, "mask": part["mask"].bool()}.items():
             kind = torch.float16 if values.is_floating_point() else values.dtype
             if name not in columns:

@@ -6,12 +6,13 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from salience.runtime.errors import DataError
 
 from ..preprocessing import Preprocessing
 from .dataset import Augmentation, Loadable, augmented
+from .loading import batches
 
 # A draw is a jigsaw in three of four cases: the paper adds three jigsaws to every picture.
 JIGSAW_SHARE = 0.75
@@ -44,24 +45,44 @@ def class_groups(
     return kept
 
 
-def relabelled(data: "GroupDataset", classify: Callable[[Tensor], Tensor], *, least: int) -> "GroupDataset":
-    """`data` with the pictures that lie in no folder of their set in classes of their own.
+@torch.no_grad()
+def relabelled(
+    data: "GroupDataset", classify: Callable[[Tensor], Tensor], *, least: int, batch: int = 16, workers: int = 0
+) -> "GroupDataset":
+    """Return `data` with a class from `classify` for the images that lie in no folder of their set.
 
     Args:
         data: groups by folder.
-        classify: network input (1, 3, H, W) -> the class of each (1,) int64.
-        least: pictures that a class needs.
+        classify: network input (N, 3, H, W) -> the class of each image, (N,) int64.
+        least: images that a class needs.
+        batch: images per call of `classify`.
+        workers: processes that load images.
     """
-
-    @torch.no_grad()
-    def label(sample: Loadable) -> str:
-        if sample.name.count("/") > 1:
-            return sample.name.rpartition("/")[0]
-        image, _ = augmented(sample, "none", data.preprocessing.size)
-        return f"class {int(classify(data.preprocessing.normalise(image)[None])[0])}"
-
     samples = [sample for members in data.groups.values() for sample in members]
+    loose = [sample for sample in samples if sample.name.count("/") <= 1]
+    loader = DataLoader(_Plain(loose, data.preprocessing), batch_size=batch, num_workers=workers)
+    numbers = [int(number) for images in batches(loader) for number in classify(images["image"])]
+    classes = {sample.name: f"class {number}" for sample, number in zip(loose, numbers, strict=True)}
+
+    def label(sample: Loadable) -> str:
+        return classes.get(sample.name) or sample.name.rpartition("/")[0]
+
     return replace(data, groups=class_groups(samples, least=least, label=label))
+
+
+@dataclass
+class _Plain(Dataset[dict[str, Tensor]]):
+    """Samples as network input, without augmentation: `image` (3, H, W) float32."""
+
+    samples: Sequence[Loadable]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        image, _ = augmented(self.samples[index], "none", self.preprocessing.size)
+        return {"image": self.preprocessing.normalise(image)}
 
 
 @dataclass
@@ -99,33 +120,53 @@ class GroupDataset(Dataset[dict[str, Tensor]]):
         return {"image": torch.stack(images), "mask": torch.stack(masks)}
 
     def draw(self, name: str, member: int) -> tuple[Tensor, Tensor]:
-        """A picture of a class, or a jigsaw of it: (3, H, W) float32 normalised, and its mask (1, H, W)."""
+        """Return an image of a class or a jigsaw of it, (3, H, W) float32 normalised, and its mask (1, H, W)."""
         sample = self.groups[name][member]
-        if float(torch.rand(())) < self.jigsaw:
-            image, mask = self._jigsaw(sample, self._partner(name))
+        if self.augmentation == "flip+rotate90":
+            image, mask = self._turned(name, sample)
         else:
-            image, mask = augmented(sample, self.augmentation, self.preprocessing.size)
+            image, mask = self._joined(name, sample, self.augmentation, self.preprocessing.size)
         return self.preprocessing.normalise(image), mask
+
+    def _turned(self, name: str, sample: Loadable) -> tuple[Tensor, Tensor]:
+        """Flip and rotate the whole, after the jigsaw, as the authors do; a turned image is made in the turned size."""
+        turns = int(torch.randint(-1, 2, ()))
+        height, width = self.preprocessing.size
+        pair = self._joined(name, sample, "none", (width, height) if turns else (height, width))
+        if float(torch.rand(())) < 0.5:
+            pair = pair[0].flip(-1), pair[1].flip(-1)
+        return pair[0].rot90(turns, (-2, -1)), pair[1].rot90(turns, (-2, -1))
+
+    def _joined(
+        self, name: str, sample: Loadable, augmentation: Augmentation, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the image, (3, *size) uint8, and its mask, alone or as a jigsaw."""
+        if float(torch.rand(())) < self.jigsaw:
+            return jigsaw(sample, self._partner(name), augmentation, size)
+        return augmented(sample, augmentation, size)
 
     def _partner(self, name: str) -> Loadable:
         """Any picture of any other class, all pictures alike."""
         others = [sample for other, members in self.groups.items() if other != name for sample in members]
         return others[int(torch.randint(len(others), ()))]
 
-    def _jigsaw(self, sample: Loadable, partner: Loadable) -> tuple[Tensor, Tensor]:
-        """Two pictures side by side or one above the other, at the size of one; the partner's mask is zeroed."""
-        height, width = self.preprocessing.size
-        axis = 2 if float(torch.rand(())) < 0.5 else 1
-        half = (height, width // 2) if axis == 2 else (height // 2, width)
-        rest = (height, width - half[1]) if axis == 2 else (height - half[0], width)
-        image, mask = augmented(sample, self.augmentation, half)
-        other, _ = augmented(partner, self.augmentation, rest)
-        blank = torch.zeros(1, *rest)
-        parts = [(image, mask), (other, blank)]
-        if float(torch.rand(())) < 0.5:
-            parts.reverse()
-        images, masks = zip(*parts, strict=True)
-        return torch.cat(images, dim=axis), torch.cat(masks, dim=axis)
+
+def jigsaw(
+    sample: Loadable, partner: Loadable, augmentation: Augmentation, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Join two images side by side or one above the other: (3, *size) uint8 and a mask without the partner's object."""
+    height, width = size
+    axis = 2 if float(torch.rand(())) < 0.5 else 1
+    half = (height, width // 2) if axis == 2 else (height // 2, width)
+    rest = (height, width - half[1]) if axis == 2 else (height - half[0], width)
+    image, mask = augmented(sample, augmentation, half)
+    other, _ = augmented(partner, augmentation, rest)
+    parts = [(image, mask), (other, torch.zeros(1, *rest))]
+    if float(torch.rand(())) < 0.5:
+        parts.reverse()
+    images, masks = zip(*parts, strict=True)
+    return torch.cat(images, dim=axis), torch.cat(masks, dim=axis)
+
 
 
 @dataclass

@@ -15,23 +15,28 @@ POOLED = 7
 
 
 class GradientInducedSettings(BaseModel):
-    """What `GradientInduced` is made of.
+    """Settings of `GradientInduced`.
 
-    `induction` is how a channel's weight comes of its gradient: "paper" averages the positive gradients, "released"
-    takes the positive average and stretches the weights of a picture to [0, 1], "off" weighs all channels alike,
-    which ignores the group. `pooling` is VGG16's before the consensus: "max" as it was trained and as released, or
-    "average" as in the gradient's own path (MobileNetV2 has but one). Not in the paper, and off by default: `norm`
-    puts batch norm behind the decoder's convolutions (it folds away at inference); `dropout` is the share of the
-    channels of F5 that training leaves out, against learning its few classes by heart; `sharpness` is what the finest
-    map's logits are multiplied by when it is served, so that it is crisper. Without `retaining` a finer level's
-    features are taken as they are, not weighed by the coarser map (eq. 2), which shows what that is worth.
+    Attributes:
+        backbone: the feature extractor and its classifier.
+        width: channels of the decoder.
+        induction: how the gradient of a channel becomes its weight. "released" (the authors' code) averages the
+            gradient, keeps the positive part, and rescales the weights of an image to [0, 1]. "paper" (eq. 1) averages
+            the positive part of the gradient; its weights are near 1e-3 to 1e-6, so the deep features hardly reach the
+            decoder. "off" weighs all channels alike and ignores the group.
+        pooling: VGG16's pooling before the consensus: "max" as its classifier was trained and as released, "average"
+            as in the path of the gradient. Other backbones have one pooling only.
+        norm: put batch norm behind the decoder's convolutions; it folds away at inference. Not in the paper.
+        dropout: share of the channels of F5 that training leaves out. Not in the paper.
+        sharpness: factor on the logits of the finest map at inference. Not in the paper.
+        retaining: weigh the features of a finer level by the coarser map (eq. 2).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: BackboneName = "vgg16"
     width: int = Field(default=64, ge=1)
-    induction: Literal["paper", "released", "off"] = "paper"
+    induction: Literal["paper", "released", "off"] = "released"
     pooling: Literal["max", "average"] = "max"
     norm: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)

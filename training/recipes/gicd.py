@@ -1,7 +1,7 @@
 """How `gicd` is trained (GICD, sections 3.4 and 5.1)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from ..optim import OptimiserSettings
 from ..preprocessing import Preprocessing
 from ..recipe import Recipe
 
-_CACHED_BATCH = 16
+# Images per forward pass where the backbone classifies or its features are kept.
+_FEATURE_BATCH = 16
 
 
 class GradientInducedRecipe(Recipe):
@@ -31,6 +32,9 @@ class GradientInducedRecipe(Recipe):
     at 224: .8 MB a draw); 0 draws and computes anew each time. Not in the paper, and off by default: `bce` adds
     that much binary cross entropy of the finest map.
     """
+
+    # After the jigsaw; `paste` and the others vary the two halves of a jigsaw, each for itself.
+    augmentation: ClassVar[Augmentation] = "flip+rotate90"
 
     classes: Literal["folders", "classifier"] = "folders"
     most: int = Field(default=20, ge=1)
@@ -68,14 +72,22 @@ class GradientInducedRecipe(Recipe):
         groups = class_groups(samples, least=self.least, classes=1 if self.classes == "classifier" else 2)
         data = GroupDataset(groups, preprocessing, augmentation, seed, self.most, self.rounds, self.jigsaw)
         network.eval()
+        device = next(network.parameters()).device
+
+        def embed(images: Tensor) -> Embedding:
+            found: Embedding = network.embed(images.to(device, non_blocking=True))
+            return found
+
         if self.classes == "classifier":
-            data = relabelled(data, lambda images: network.embed(images).logits.argmax(dim=1), least=self.least)
+            data = relabelled(
+                data, lambda images: embed(images).logits.argmax(dim=1), least=self.least, batch=_FEATURE_BATCH,
+                workers=workers,
+            )  # fmt: skip
         if not self.cache:
             return data
         return cached_groups(
-            data, lambda images: _columns(network.embed(images)), draws=self.cache, batch=_CACHED_BATCH,
-            workers=workers,
-        )  # fmt: skip
+            data, lambda images: _columns(embed(images)), draws=self.cache, batch=_FEATURE_BATCH, workers=workers
+        )
 
     def checks(self, network: Any, samples: Sequence[Any], preprocessing: Preprocessing) -> GroupDataset:
         """Whole groups, with no jigsaws; a picture that lies in no folder is a group of its own."""
@@ -90,16 +102,21 @@ class GradientInducedRecipe(Recipe):
         return join_groups(items)
 
     def loss(self, network: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss and saliency maps of a batch with `mask`, `group`, and `image` or what `cached_groups` keeps."""
+        """Return loss and maps of a batch with `mask`, `group`, and `image` or what `cached_groups` keeps.
+
+        The loss is the sum over the images (eq. 4) divided by the number of groups. Adam does not see that scale, but
+        a group of 20 images moves the weights more than one of 4. A clipped norm (`--clip`) grows with the group too:
+        a clip of 1 for the mean is a clip of 12 for groups of 12.
+        """
         mask = batch["mask"]
         size = (mask.shape[2], mask.shape[3])
         given = batch["image"] if "image" in batch else _embedding(batch)
         output: GradientInducedOutput = network(given, batch["group"], size)
         maps = [resize(saliency.float(), size) for saliency in output.maps]
-        total = torch.stack([soft_iou_loss(saliency, mask) for saliency in maps]).sum()
+        mean = torch.stack([soft_iou_loss(saliency, mask) for saliency in maps]).sum()
         if self.bce:
-            total = total + self.bce * F.binary_cross_entropy(maps[0].clamp(1e-6, 1 - 1e-6), mask)
-        return total, maps[0]
+            mean = mean + self.bce * F.binary_cross_entropy(maps[0].clamp(1e-6, 1 - 1e-6), mask)
+        return mean * (len(mask) / len(batch["group"].unique())), maps[0]
 
 
 def _columns(embedding: Embedding) -> dict[str, Tensor]:
