@@ -83,6 +83,13 @@ def decode_grey(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray
     return np.asarray(image.convert("L"))
 
 
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Return height and width of an image after its EXIF orientation. Errors as `decode`."""
+    if isinstance(source, np.ndarray):
+        return source.shape[0], source.shape[1]
+    return _read(source, MAX_PIXELS, lambda image, name: (image.height, image.width))
+
+
 def decode_mask(source: ImageSource) -> NDArray[np.bool_]:
     """Read a ground-truth mask as (H, W) bool: true where the grey level is above 128."""
     mask: NDArray[np.bool_] = decode_grey(source) > 128

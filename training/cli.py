@@ -16,6 +16,7 @@ from .backbone import Backbone, check_size, load_weights
 from .checkpoint import CheckpointHeader, build_network, file_sha256, initial_network
 from .data.dataset import Augmentation
 from .data.folders import split_by_file, split_by_seed
+from .data.priors import priors_origin
 from .devices import PRECISIONS, determinism_explained, open_fabric
 from .distillation import open_teachers, teachers_origin
 from .fit import describe, fit
@@ -32,7 +33,7 @@ SIZE = (224, 224)
 
 def main() -> None:
     """Entry point."""
-    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe", "--teacher"})))
+    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe", "--teacher", "--priors"})))
 
 
 @app.command()
@@ -44,6 +45,10 @@ def train(
         list[Path] | None, typer.Option(help="Sets: images/ and masks/, or as DUTS, MSRA10K, ... are published.")
     ] = None,
     synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
+    priors: Annotated[
+        list[Path] | None,
+        typer.Option(help="lps: maps of other detectors, named like the images; a folder beside them, or one per set."),
+    ] = None,
     splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
     backbone: Annotated[
@@ -128,6 +133,9 @@ def train(
     }  # fmt: skip
     optimiser_settings = _override(recipe.defaults(), given)
     training_part, validation_part = _samples(recipe, data or [], synthetic, splits, val_fraction, seed)
+    if priors:
+        joined = recipe.with_priors([*training_part, *validation_part], priors)
+        training_part, validation_part = [*joined[: len(training_part)]], [*joined[len(training_part) :]]
 
     torch.manual_seed(seed)
     options = {"backbone": backbone} if backbone else {}
@@ -142,7 +150,8 @@ def train(
     header = CheckpointHeader(
         method=method, network=network.settings.model_dump(), preprocessing=preprocessing,
         training=_origin(recipe, training_part, validation_part, weights, initial)
-        | teachers_origin(teacher or [], teacher_share),
+        | teachers_origin(teacher or [], teacher_share)
+        | priors_origin(training_part, priors or []),
     )  # fmt: skip
     settings = FitSettings(
         output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half, stop_after,
