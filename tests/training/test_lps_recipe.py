@@ -103,7 +103,7 @@ def test_the_papers_optimiser_is_the_default() -> None:
     defaults = recipe.defaults()
     assert (recipe.flip, recipe.rough) == (0.05, 0)
     assert (defaults.optimiser, defaults.rate, defaults.backbone_rate, defaults.epochs) == ("adam", 1e-3, 0.1, 36)
-    assert (defaults.schedule, defaults.decay) == ("constant", 0.0)
+    assert (defaults.schedule, defaults.decay, defaults.batch) == ("constant", 0.0, 3)
 
 
 def test_the_first_stage_trains_the_backbone_under_a_small_head() -> None:

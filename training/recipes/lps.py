@@ -78,8 +78,8 @@ class PromoterRecipe(Recipe):
     structure: float = Field(default=0.0, ge=0)
 
     def defaults(self) -> OptimiserSettings:
-        """Adam at 1e-3, a tenth of it for the backbone, 36 epochs; the same for both stages."""
-        return OptimiserSettings(optimiser="adam", rate=1e-3, backbone_rate=0.1, epochs=36, batch=8)
+        """Return the released settings of stage two; stage one differs in its batch of 15 alone."""
+        return OptimiserSettings(optimiser="adam", rate=1e-3, backbone_rate=0.1, epochs=36, batch=3)
 
     def labels(self, mask: Tensor) -> dict[str, Tensor]:
         """The prior that stands for a detector's map; `mask` and it (1, H, W) float32."""
