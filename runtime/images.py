@@ -31,6 +31,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING_TURNS = (5, 6, 7, 8)
 
 
 def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -54,6 +55,24 @@ def decode(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.u
     if isinstance(source, np.ndarray):
         return _from_array(source)
     return _read(source, max_pixels, _to_rgb)
+
+
+def image_size(source: str | Path | bytes | IO[bytes]) -> tuple[int, int]:
+    """Return (height, width) of an encoded image, upright, from its header.
+
+    Raises:
+        ImageError: the image is missing, of an unknown format, or its header is damaged.
+    """
+    name = _name(source)
+    try:
+        with _stream(source) as stream, _open(stream, name) as image:
+            width, height = image.size
+            turned = _orientation(image) in _SWAPPING_TURNS
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"image {name}: its size cannot be read ({_reason(error)}); is the file whole?") from error
+    return (width, height) if turned else (height, width)
 
 
 def decode_map(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
@@ -81,13 +100,6 @@ def decode_grey(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray
     """Read a saliency map or mask as (H, W) uint8; colour is turned into luminance. Errors as `decode`."""
     image = Image.fromarray(decode(source, max_pixels=max_pixels))
     return np.asarray(image.convert("L"))
-
-
-def image_size(source: ImageSource) -> tuple[int, int]:
-    """Return height and width of an image after its EXIF orientation. Errors as `decode`."""
-    if isinstance(source, np.ndarray):
-        return source.shape[0], source.shape[1]
-    return _read(source, MAX_PIXELS, lambda image, name: (image.height, image.width))
 
 
 def decode_mask(source: ImageSource) -> NDArray[np.bool_]:
@@ -233,12 +245,16 @@ def _upright(image: Image.Image) -> Image.Image:
         size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
         image.im = Image.new(image.mode, size, None).im
     image.load()
-    try:
-        turn = _TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
-    except Exception:
-        # The EXIF data are damaged, the pixels are whole.
-        return image
+    turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where the EXIF data are damaged and the pixels whole."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
 
 
 def _flatten(image: Image.Image) -> NDArray[np.uint8]:

@@ -28,12 +28,7 @@ def read_part(path: Path, part: Part, *, set_name: str) -> set[str]:
     Raises:
         DataError: the file cannot be read, or gives none.
     """
-    try:
-        table = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
-        sets = {name: _Split.model_validate(value) for name, value in table.items() if isinstance(value, dict)}
-    except (OSError, ValidationError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise DataError(f"splits {path}: {detail}; expected JSON, a list of names for each part of a set.") from error
+    sets = _read(path)
     names: list[str] | None = getattr(sets[set_name], part) if set_name in sets else None
     if not names:
         raise DataError(
@@ -41,3 +36,17 @@ def read_part(path: Path, part: Part, *, set_name: str) -> set[str]:
             f"the file has the sets {', '.join(sorted(sets)) or 'none'}."
         )
     return set(names)
+
+
+def listed_sets(path: Path) -> frozenset[str]:
+    """Return the sets that a split file names; errors as `read_part`."""
+    return frozenset(_read(path))
+
+
+def _read(path: Path) -> dict[str, _Split]:
+    try:
+        table = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+        return {name: _Split.model_validate(value) for name, value in table.items() if isinstance(value, dict)}
+    except (OSError, ValidationError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise DataError(f"splits {path}: {detail}; expected JSON, a list of names for each part of a set.") from error

@@ -1,6 +1,9 @@
 """The command line of training."""
 
+import math
+import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,13 +13,16 @@ import typer
 
 from salience.runtime.commands import parse_pairs, parse_settings, repeat_flags, report_errors
 from salience.runtime.errors import DataError, SalienceError
+from salience.runtime.splits import listed_sets
 from salience.runtime.tables import entry
 
 from .backbone import Backbone, check_size, load_weights
 from .checkpoint import CheckpointHeader, build_network, file_sha256, initial_network
 from .data.dataset import Augmentation
-from .data.folders import split_by_file, split_by_seed
+from .data.folders import check_sizes, split_by_file, split_by_seed
+from .data.memory import keep_in_memory
 from .data.priors import priors_origin
+from .data.sampling import source_of
 from .devices import PRECISIONS, determinism_explained, open_fabric
 from .distillation import open_teachers, teachers_origin
 from .fit import describe, fit
@@ -42,7 +48,11 @@ def train(
     method: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, history, state.")],
     data: Annotated[
-        list[Path] | None, typer.Option(help="Sets: images/ and masks/, or as DUTS, MSRA10K, ... are published.")
+        list[str] | None,
+        typer.Option(
+            help="DIR[=WEIGHT] of sets: images/ and masks/, or as DUTS, MSRA10K, ... are published. With weights, "
+            "sets are drawn by weight and not by their number of images."
+        ),
     ] = None,
     synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
     priors: Annotated[
@@ -91,7 +101,15 @@ def train(
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="End after this many epochs without a better validation score.")
     ] = None,
-    augmentation: Annotated[Augmentation, typer.Option(help="How samples are varied.")] = "paper",
+    augmentation: Annotated[
+        Augmentation | None, typer.Option(help="How samples are varied; default: the paper's.")
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=32, help="Decode all images once and keep them in memory, their longer side this many pixels."
+        ),
+    ] = None,
     teacher: Annotated[
         list[Path] | None, typer.Option(help="Checkpoints of multis or arn whose maps are learned too.")
     ] = None,
@@ -132,7 +150,8 @@ def train(
         "freeze_norm": freeze_norm or None,
     }  # fmt: skip
     optimiser_settings = _override(recipe.defaults(), given)
-    training_part, validation_part = _samples(recipe, data or [], synthetic, splits, val_fraction, seed)
+    roots, weights_of = _sources(data or [])
+    training_part, validation_part = _samples(recipe, roots, synthetic, splits, val_fraction, seed)
     if priors:
         joined = recipe.with_priors([*training_part, *validation_part], priors)
         training_part, validation_part = [*joined[: len(training_part)]], [*joined[len(training_part) :]]
@@ -154,9 +173,11 @@ def train(
         | priors_origin(training_part, priors or []),
     )  # fmt: skip
     settings = FitSettings(
-        output, optimiser_settings, accumulate, augmentation, seed, workers, limit_steps, half, stop_after,
-        tensorboard, deterministic,
+        output, optimiser_settings, accumulate, augmentation or recipe.augmentation, seed, workers, limit_steps, half,
+        stop_after, tensorboard, deterministic, weights_of,
     )  # fmt: skip
+    if keep:
+        training_part, validation_part = keep_in_memory(training_part, keep), keep_in_memory(validation_part, keep)
     with determinism_explained():
         history = fit(
             network, recipe, header, train=training_part, validate=validation_part, settings=settings, fabric=fabric,
@@ -174,7 +195,15 @@ def _summary(history: Sequence[EpochRecord], output: Path, devices: int) -> str:
         f"{stop if history[-1].stopped else ''}"
         f"{output / BEST_FILE}: epoch {best.epoch + 1}, validation {describe(best.scores)}\n"
         f"{hours(history):.2f} hours, {images_per_second(history):.1f} images/s, devices: {devices}"
+        f"{_draws(history)}"
     )
+
+
+def _draws(history: Sequence[EpochRecord]) -> str:
+    """How often each source was drawn, where there are several."""
+    total = sum((Counter(record.draws) for record in history), Counter[str]())
+    counted = ", ".join(f"{source} {count}" for source, count in sorted(total.items()))
+    return f"\ndraws: {counted}" if len(total) > 1 else ""
 
 
 def _origin(
@@ -229,6 +258,24 @@ def _freeze(network: Any, count: int) -> None:
     network.backbone.freeze(count)
 
 
+def _sources(data: list[str]) -> tuple[list[Path], dict[str, float]]:
+    """Folders of `DIR[=WEIGHT]`, and the weights by the folders' names; both or none of the sources have one."""
+    roots, weights = [], {}
+    for given in data:
+        folder, equals, number = given.rpartition("=")
+        try:
+            weight = float(number) if equals else None
+        except ValueError:  # the sign belongs to the folder's name
+            weight = None
+        root = Path(given if weight is None else folder)
+        roots.append(root)
+        if weight is not None:
+            if not 0 < weight < math.inf:
+                raise DataError(f"--data {given}: the weight is {number}, expected a positive number.")
+            weights[Path(os.path.normpath(root.absolute())).name] = weight
+    return roots, weights
+
+
 def _samples(
     recipe: Recipe, roots: list[Path], synthetic: int, splits: Path | None, fraction: float, seed: int
 ) -> tuple[list[Any], list[Any]]:
@@ -239,8 +286,12 @@ def _samples(
     if splits is not None and found:
         training = [*recipe.merge(split_by_file(found, splits, "train"))]
         validation = [*recipe.merge(split_by_file(found, splits, "val"))]
+        free = sorted({source_of(sample) for sample in found} - listed_sets(splits))
+        if free:
+            typer.echo(f"{splits}: does not list {', '.join(free)}; all images of these sets train.", err=True)
     elif found:
         training, validation = split_by_seed(recipe.merge(found), fraction=fraction, seed=seed)
     else:
         training, validation = [], [*recipe.synthetic(max(1, round(fraction * synthetic)), seed=seed + 1)]
+    check_sizes([*training, *validation])
     return [*training, *recipe.synthetic(synthetic, seed=seed)], validation

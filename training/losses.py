@@ -5,14 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def map_loss(saliency: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross entropy of `saliency` (N, 1, H, W) in [0, 1] with `mask` of the same shape, the mean."""
-    with torch.autocast(saliency.device.type, enabled=False):
-        return F.binary_cross_entropy(saliency.float().clamp(1e-6, 1 - 1e-6), mask)
-
-
 def soft_iou_loss(saliency: Tensor, mask: Tensor) -> Tensor:
-    """1 - soft intersection over union, per image, the mean; shapes as in `map_loss`."""
+    """1 - soft intersection over union of `saliency` (N, 1, H, W) in [0, 1] with `mask`; the mean over images."""
     saliency = saliency.float()
     both = (saliency * mask).sum(dim=(1, 2, 3))
     either = (saliency + mask - saliency * mask).sum(dim=(1, 2, 3))
@@ -23,7 +17,7 @@ def structure_loss(saliency: Tensor, mask: Tensor, *, window: int = 31, emphasis
     """Cross entropy and 1 - IoU in which pixels near an edge count more (F3Net, Wei et al. 2020, eq. 5 to 8).
 
     A pixel weighs 1 + `emphasis` times how far its mask is from the mean mask of the `window` around it; shapes as
-    in `map_loss`.
+    in `soft_iou_loss`.
     """
     with torch.autocast(saliency.device.type, enabled=False):
         saliency = saliency.float().clamp(1e-6, 1 - 1e-6)

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,8 +21,8 @@ class OptimiserSettings(BaseModel):
     per step of an exponential moving average of the weights, which then validates and is saved (0: none).
     Schedules: `plateau` multiplies the rate by .1 when the training loss stalls for `patience` epochs,
     `halfway` does so once, in the middle; `cosine` rises linearly over the first `warmup` part and falls to zero by a
-    cosine; `constant` does nothing. `betas` are Adam's. With `freeze_norm` every batch norm keeps its statistics and
-    its affine parameters, as small batches call for.
+    cosine; `constant` does nothing. `betas` are Adam's. With `freeze_norm` the backbone's batch norms keep their
+    statistics and affine parameters, as small batches call for; the new layers' batch norms learn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class OptimiserSettings(BaseModel):
 def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimizer:
     """An optimiser with two groups: the `backbone` submodule, without what the network calls `fresh`, and the rest.
 
-    With a `backbone_rate` of 0 the backbone is frozen, with `freeze_norm` all batch norm: no gradients are computed.
+    With a `backbone_rate` of 0 the backbone is frozen, with `freeze_norm` its batch norms: no gradients are computed.
     """
     fresh = getattr(network, "fresh", ())
     backbone: list[nn.Parameter] = []
@@ -62,9 +62,8 @@ def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimize
         # It has no part in the loss, and several processes wait for the gradient of all that is not frozen.
         features.classifier.requires_grad_(False)
     if settings.freeze_norm:
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                module.requires_grad_(False)
+        for norm in backbone_norms(network):
+            norm.requires_grad_(False)
     groups = [
         {"params": others, "lr": settings.rate},
         {"params": backbone, "lr": settings.rate * settings.backbone_rate},
@@ -76,6 +75,11 @@ def build_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimize
             return torch.optim.Adam(groups, betas=settings.betas, weight_decay=settings.decay)
         case "adamw":
             return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.decay)
+
+
+def backbone_norms(network: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of the network's `backbone`."""
+    return [module for module in cast("nn.Module", network.backbone).modules() if isinstance(module, _BatchNorm)]
 
 
 class Schedule:

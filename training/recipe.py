@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -53,6 +53,9 @@ class Recipe(BaseModel, ABC):
     """Loss, labels, data and schedule of a method; the fields of a subclass are its settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # How the paper varies its samples.
+    augmentation: ClassVar[Augmentation] = "flip"
 
     @abstractmethod
     def defaults(self) -> OptimiserSettings:

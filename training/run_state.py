@@ -1,6 +1,6 @@
 """What a run is told, records, and leaves on the disk to go on from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import harmonic_mean
@@ -40,6 +40,7 @@ class EpochRecord(BaseModel):
     seconds: float
     images_per_second: float = 0.0
     stopped: bool = False
+    draws: dict[str, int] = {}
 
     @property
     def quality(self) -> float:
@@ -50,7 +51,7 @@ class EpochRecord(BaseModel):
 @dataclass(frozen=True)
 class FitSettings:
     """How a run proceeds; `optimiser.batch` images are gathered from `accumulate` passes on each process, and
-    `half` stores the checkpoints' weights as fp16.
+    `half` stores the checkpoints' weights as fp16. `weights` are those of `DrawOrder`.
 
     `stop_after` ends a run after that many epochs without a better validation score. `tensorboard` writes the
     records there too. `deterministic` leaves the time that a run took out of its checkpoints, so that the same run
@@ -60,7 +61,7 @@ class FitSettings:
     output: Path
     optimiser: OptimiserSettings
     accumulate: int = 1
-    augmentation: Augmentation = "paper"
+    augmentation: Augmentation = "flip"
     seed: int = 0
     workers: int = 0
     limit_steps: int | None = None
@@ -68,6 +69,7 @@ class FitSettings:
     stop_after: int | None = None
     tensorboard: bool = False
     deterministic: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def pass_batch(self) -> int:

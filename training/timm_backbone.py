@@ -1,9 +1,11 @@
 """Backbones and classifiers from timm (`timm:NAME`), with the interface of `backbone`."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from salience.runtime.errors import BackendUnavailableError, CheckpointError
 
@@ -20,6 +22,8 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> nn.M
         BackendUnavailableError: timm is not installed.
     """
     timm = _timm()
+    from timm.layers import Conv2dSame
+
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
         raise CheckpointError(
@@ -27,10 +31,31 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> nn.M
             f"{'; similar names are ' + ', '.join(near) if near else ''}."
         )
     try:
-        return cast("nn.Module", timm.create_model(name, pretrained=pretrained, **options))
+        model = cast("nn.Module", timm.create_model(name, pretrained=pretrained, **options))
     except (TypeError, ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
         raise CheckpointError(f"backbone timm:{name}: cannot be built with {shown} ({error}).") from error
+    for module in model.modules():
+        if isinstance(module, Conv2dSame):
+            module.__class__ = SamePaddedConv2d
+    return model
+
+
+class SamePaddedConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding, which depends on the input's size: more at the end than before.
+
+    It replaces timm's, whose `forward` leaves nothing to override between padding and convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (N, C, H, W) -> (N, K, ceil(H / stride), ceil(W / stride))."""
+        rows, columns = (self._padding(side, axis) for axis, side in enumerate(x.shape[2:]))
+        return self._conv_forward(functional.pad(x, (*columns, *rows)), self.weight, self.bias)
+
+    def _padding(self, side: int, axis: int) -> tuple[int, int]:
+        stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        total = max((math.ceil(side / stride) - 1) * stride + reach - side, 0)
+        return total // 2, total - total // 2
 
 
 def default_normalisation(name: str) -> tuple[Colour, Colour]:

@@ -8,27 +8,32 @@ from typing import Any, NamedTuple, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from salience.runtime.errors import DataError, SalienceError
 
+from .data.sampling import DrawOrder, ShareSampler
 from .distillation import Teachers
+from .optim import backbone_norms
 from .recipe import Recipe
 from .run_state import FitSettings, Run
 
 
 class Trained(NamedTuple):
-    """Mean loss of an epoch, and images per second, both of all processes."""
+    """Mean loss of an epoch, images per second, and draws of each source, all of all processes."""
 
     loss: float
     images_per_second: float
+    draws: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """The parts of a run that is under way; `network` and `optimiser` are Fabric's wrappers of the run's."""
+    """The parts of a run that is under way; `network` and `optimiser` are Fabric's wrappers of the run's.
+
+    `order` draws by source where an item is a sample; None: every item of the data is drawn once an epoch.
+    """
 
     network: Any
     optimiser: Any
@@ -37,6 +42,7 @@ class Trainer:
     settings: FitSettings
     fabric: Fabric
     teachers: Teachers | None = None
+    order: DrawOrder | None = None
 
     def train(self, data: Any, progress: Callable[[str], None]) -> Trained:
         """One pass over `data`; `progress` is called with a note after each forward pass."""
@@ -45,10 +51,9 @@ class Trainer:
         # Dropout draws from the global generator: seeding it by epoch makes the epoch repeatable.
         torch.manual_seed(settings.seed * 100_003 + len(self.run.history) + fabric.global_rank * 10_000_019)
         total, passes, images = 0.0, 0, 0
+        indices = self._indices(data)
         start = time.monotonic()
-        for index, batch in enumerate(_batches(self._loader(data))):
-            if settings.limit_steps is not None and index >= settings.limit_steps * settings.accumulate:
-                break
+        for index, batch in enumerate(_batches(self._loader(data, indices))):
             if self.teachers:
                 with fabric.autocast():
                     batch = self.teachers.soften(batch)
@@ -63,7 +68,8 @@ class Trainer:
         self.optimiser.zero_grad()
         sums = fabric.all_reduce(torch.tensor([total / max(passes, 1), float(images)]), reduce_op="sum")
         loss_sum, image_sum = cast("Tensor", sums).tolist()
-        return Trained(loss_sum / fabric.world_size, image_sum / (time.monotonic() - start))
+        draws = self.order.drawn(indices) if self.order else {}
+        return Trained(loss_sum / fabric.world_size, image_sum / (time.monotonic() - start), draws)
 
     @torch.no_grad()
     def validate(self, data: Any) -> dict[str, float]:
@@ -89,9 +95,8 @@ class Trainer:
         if optimiser.backbone_rate == 0:
             cast("nn.Module", self.run.network.backbone).eval()
         if optimiser.freeze_norm:
-            for module in self.run.network.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            for module in backbone_norms(self.run.network):
+                module.eval()
 
     def _step(self) -> None:
         run, settings = self.run, self.settings.optimiser
@@ -104,13 +109,15 @@ class Trainer:
             run.averaged.multi_avg_fn = _average(run.averaged, settings.average)
             run.averaged.update_parameters(run.network)
 
-    def _loader(self, data: Any) -> Any:
+    def _indices(self, data: Any) -> list[int]:
+        """The items of this epoch, of all processes, in whole batches."""
+        order = self.order or DrawOrder([""] * len(data), seed=self.settings.seed)
+        passes = passes_per_epoch(len(data), self.settings, self.fabric.world_size)
+        return order.indices(data.epoch)[: passes * self.settings.pass_batch * self.fabric.world_size]
+
+    def _loader(self, data: Any, indices: list[int]) -> Any:
         """This process's share, such that batch k of all processes is batch k of one with batches as large as all."""
-        sampler: DistributedSampler[dict[str, Tensor]] = DistributedSampler(
-            data, num_replicas=self.fabric.world_size, rank=self.fabric.global_rank, seed=self.settings.seed,
-            drop_last=True,
-        )  # fmt: skip
-        sampler.set_epoch(data.epoch)
+        sampler = ShareSampler(indices, rank=self.fabric.global_rank, processes=self.fabric.world_size)
         loader = DataLoader(
             data, batch_size=self.settings.pass_batch, sampler=sampler, num_workers=self.settings.workers,
             drop_last=True, collate_fn=self.recipe.collate,
@@ -119,8 +126,10 @@ class Trainer:
 
 
 def passes_per_epoch(images: int, settings: FitSettings, processes: int) -> int:
-    """Forward passes of each process; at least one optimiser step must come of them."""
+    """Forward passes of each process in an epoch; at least one optimiser step must come of them."""
     passes = images // (settings.pass_batch * processes)
+    if settings.limit_steps is not None:
+        passes = min(passes, settings.limit_steps * settings.accumulate)
     if passes < 1:
         raise DataError(
             f"training: {images} images do not fill one batch of {settings.pass_batch} on each of "

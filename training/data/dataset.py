@@ -15,8 +15,9 @@ from torchvision.transforms import v2
 from ..preprocessing import Preprocessing
 from .pasting import free_strip, paste
 
-# "paste" is "strong" and, where masks say what the object is, copy-paste.
-Augmentation = Literal["none", "paper", "strong", "paste"]
+# The papers' own: "flip" (arn, cgd), "flip+crop0.9" (lps), "flip+rescale" (multis), "flip+rotate90" (gicd, after its
+# jigsaws). Ours: "crop", "strong", and "paste", which is "strong" and copy-paste.
+Augmentation = Literal["none", "flip", "flip+crop0.9", "flip+rescale", "flip+rotate90", "crop", "strong", "paste"]
 # How often "paste" puts a second object into a picture, and how often an object on another background.
 _SECOND_OBJECT, _OTHER_BACKGROUND = 0.25, 0.25
 
@@ -101,21 +102,27 @@ def vary(
 
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:
     resize = v2.Resize(list(size), antialias=True)
+    flip = v2.RandomHorizontalFlip()
+    aspect = size[1] / size[0]
     match augmentation:
         case "none":
             return resize
-        case "paper":  # flips and rescaling (MultiS, section 3.1)
+        case "flip":
+            return v2.Compose([flip, resize])
+        case "flip+crop0.9":
+            # Cropped at 1/.9 of the size: no pixel is resized twice.
+            larger = [round(side / 0.9) for side in size]
+            return v2.Compose([flip, v2.Resize(larger, antialias=True), v2.RandomCrop(list(size))])
+        case "flip+rescale":
+            crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(aspect, aspect), antialias=True)
+            return v2.Compose([flip, resize, crop])
+        case "flip+rotate90":
+            turn = v2.RandomChoice([v2.Identity(), v2.RandomRotation((90, 90)), v2.RandomRotation((-90, -90))])
+            return v2.Compose([flip, resize, turn])
+        case "crop":
             crop = v2.RandomResizedCrop(list(size), scale=(0.64, 1.0), ratio=(0.9, 1.11), antialias=True)
-            return v2.Compose([v2.RandomHorizontalFlip(), crop])
+            return v2.Compose([flip, crop])
         case "strong" | "paste":
             crop = v2.RandomResizedCrop(list(size), scale=(0.5, 1.0), ratio=(0.75, 1.33), antialias=True)
             colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
-            return v2.Compose(
-                [
-                    v2.RandomHorizontalFlip(),
-                    v2.RandomApply([crop], p=0.7),
-                    resize,
-                    colour,
-                    v2.RandomGrayscale(0.05),
-                ]
-            )
+            return v2.Compose([flip, v2.RandomApply([crop], p=0.7), resize, colour, v2.RandomGrayscale(0.05)])

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salience.runtime.errors import DataError
-from salience.runtime.images import decode, decode_mask
-from salience.runtime.splits import Part, read_part
+from salience.runtime.images import decode, decode_mask, image_size
+from salience.runtime.splits import Part, listed_sets, read_part
 
 ItemT = TypeVar("ItemT")
 
@@ -47,6 +47,24 @@ class Sample:
         return image, mask
 
 
+def check_sizes(samples: Iterable[object]) -> None:
+    """Compare the sizes that the headers of images and masks state, before hours of training.
+
+    Raises:
+        DataError: masks of other sizes than their images; the message counts and names them.
+    """
+    wrong = []
+    for sample in samples:
+        if isinstance(sample, Sample):
+            size = image_size(sample.image)
+            wrong += [path for path in sample.masks if image_size(path) != size]
+    if wrong:
+        raise DataError(
+            f"masks: {len(wrong)} differ in size from their images ({', '.join(map(str, wrong[:3]))}"
+            f"{', ...' if len(wrong) > 3 else ''}); expected the same height and width, after EXIF orientation."
+        )
+
+
 def merge_identical(samples: Iterable[Sample]) -> list[Sample]:
     """One sample for files of the same bytes, its mask the union of theirs, under the first name."""
     merged: dict[str, Sample] = {}
@@ -58,18 +76,19 @@ def merge_identical(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def split_by_file(samples: Sequence[Sample], splits: Path, part: Part) -> list[Sample]:
-    """The samples that a split file (`runtime.splits`) puts into `part`.
+    """Return the samples that a split file (`runtime.splits`) puts into `part`; sets that it does not list all train.
 
     Raises:
-        DataError: the file cannot be read, or lacks a set or part that is needed.
+        DataError: the file cannot be read, lists none of the sets, or lacks a part or image that is needed.
     """
     sets = {sample.name.split("/")[0] for sample in samples}
-    wanted = {f"{name}/{stem}" for name in sets for stem in read_part(splits, part, set_name=name)}
-    found = [sample for sample in samples if sample.name in wanted]
-    missing = sorted(wanted - {sample.name for sample in found})
+    listed = sets & listed_sets(splits) or sets
+    wanted = {f"{name}/{stem}" for name in listed for stem in read_part(splits, part, set_name=name)}
+    missing = sorted(wanted - {sample.name for sample in samples})
     if missing:
         raise DataError(f"splits {splits}: {len(missing)} images of {part!r} are not there, such as {missing[0]}.")
-    return found
+    free = sets - listed if part == "train" else set()
+    return [sample for sample in samples if sample.name in wanted or sample.name.split("/")[0] in free]
 
 
 def split_by_seed(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:

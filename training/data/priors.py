@@ -1,7 +1,7 @@
 """Saliency maps of other detectors on disk, as priors of the training samples."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class PriorSample:
     `sources` holds, for each map, the index of the folder that it comes from.
     """
 
-    sample: Sample
+    sample: Loadable
     priors: tuple[Path, ...]
     sources: tuple[int, ...]
 
@@ -45,7 +45,7 @@ class PriorSample:
 
     def with_one(self, index: int) -> "PriorSample":
         """Return the sample with map `index` alone."""
-        return PriorSample(self.sample, (self.priors[index],), (self.sources[index],))
+        return replace(self, priors=(self.priors[index],), sources=(self.sources[index],))
 
 
 def add_priors(samples: Iterable[Any], folders: Sequence[Path]) -> list[Any]:

@@ -4,7 +4,7 @@ Equation and table numbers are the paper's, "Deep Learning Based Salient Region 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -13,28 +13,34 @@ from torch import Tensor, nn
 
 from ..backbone import BackboneName, build_backbone, steps_up
 
+Fusion = Literal["maxout", "mean", "product", "s2", "s3", "s4"]
+
+
+_LAST_STD = 0.01
+
 
 class MultiScaleSettings(BaseModel):
     """What `MultiScale` is made of; the defaults are the paper's.
 
-    `width` is the channel count of every deconvolution and lateral convolution, `hidden` that of the
-    weight head. `norm` puts batch norm behind the deconvolutions and laterals and a ReLU behind each
+    `width` is the channel count of every deconvolution and lateral convolution, `head_width` that of the map heads'
+    deconvolutions (None: `width`), `hidden` that of the weight head. `norm` puts batch norm behind the deconvolutions and laterals and a ReLU behind each
     top-down sum (not in the paper; it folds away at inference). `dropout` acts in the weight head,
-    `decoder_dropout` behind each deconvolution of the map heads (the paper has .5 on every layer). To see what the
-    paper's parts are worth: without `scale_weights` all maps weigh alike, `fusion` "mean" takes the weighted mean
-    in place of the largest.
+    `decoder_dropout` behind each lateral convolution and each deconvolution but the last of a map head (the paper has
+    .5 "behind every layer"). For ablations: without `scale_weights` all maps weigh alike; `fusion` "mean" takes the
+    weighted mean and "product" the product in place of the maximum, "s2", "s3" and "s4" one map alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: BackboneName = "vgg16"
     width: int = Field(default=20, ge=1)
+    head_width: int | None = Field(default=None, ge=1)
     hidden: int = Field(default=256, ge=1)
     norm: bool = False
     dropout: float = Field(default=0.5, ge=0, lt=1)
     decoder_dropout: float = Field(default=0.0, ge=0, lt=1)
     scale_weights: bool = True
-    fusion: Literal["maxout", "mean"] = "maxout"
+    fusion: Fusion = "maxout"
 
 
 class MultiScaleOutput(NamedTuple):
@@ -42,7 +48,7 @@ class MultiScaleOutput(NamedTuple):
 
     maps: tuple[Tensor, Tensor, Tensor]
     weights: Tensor | None
-    fusion: Literal["maxout", "mean"] = "maxout"
+    fusion: Fusion = "maxout"
 
     @property
     def shares(self) -> Tensor:
@@ -78,7 +84,23 @@ def mean_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
     return mean
 
 
-FUSIONS = {"maxout": maxout_fusion, "mean": mean_fusion}
+def product_fusion(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The product of the weighted maps at each pixel; shapes as in `maxout_fusion`."""
+    scaled = [m.sigmoid() * w[:, None, None, None] for m, w in zip(maps, weights.unbind(dim=1), strict=True)]
+    return functools.reduce(torch.mul, scaled)
+
+
+def _single(index: int) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+    def fuse(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+        return maps[index].sigmoid()
+
+    return fuse
+
+
+FUSIONS: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
+    "maxout": maxout_fusion, "mean": mean_fusion, "product": product_fusion,
+    "s2": _single(0), "s3": _single(1), "s4": _single(2),
+}  # fmt: skip
 
 
 class MultiScale(nn.Module):
@@ -97,10 +119,14 @@ class MultiScale(nn.Module):
         width, norm = settings.width, settings.norm
         self.top_down = nn.ModuleList(_deconv(c, width, norm=norm) for c in (f5.channels, width, width))
         self.laterals = nn.ModuleList(_lateral(level.channels, width, norm=norm) for level in (f4, f3, f2))
+        self.dropout = nn.Dropout2d(settings.decoder_dropout)
         self.merge = nn.ReLU() if norm else nn.Identity()
         self.heads = nn.ModuleList(_map_head(settings, steps_up(level)) for level in (f4, f3, f2))
         for part in (self.top_down, self.laterals, self.heads):
             part.apply(_initialise)
+        for head in self.heads:
+            # Large logits on wrong pixels would be the start of the training; the paper names no initial values.
+            nn.init.normal_(head[-1].weight, std=_LAST_STD)
         if settings.scale_weights:
             self.scale_weights = nn.Sequential(
                 nn.Linear(f5.channels, settings.hidden),
@@ -115,7 +141,7 @@ class MultiScale(nn.Module):
         _, f2, f3, f4, f5 = self.backbone(image)
         merged, maps = f5, []
         for up, lateral, head, feature in zip(self.top_down, self.laterals, self.heads, (f4, f3, f2), strict=True):
-            merged = self.merge(up(merged) + lateral(feature))
+            merged = self.merge(self.dropout(up(merged)) + self.dropout(lateral(feature)))
             maps.append(head(merged))
         weights = self.scale_weights(f5.mean(dim=(2, 3))) if self.settings.scale_weights else None
         return MultiScaleOutput((maps[2], maps[1], maps[0]), weights, self.settings.fusion)
@@ -133,12 +159,14 @@ def _lateral(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
 
 def _map_head(settings: MultiScaleSettings, steps: int) -> nn.Sequential:
     """`steps` deconvolutions, ReLU between, the last to one channel."""
+    inputs, width = settings.width, settings.head_width or settings.width
     layers: list[nn.Module] = []
     for _ in range(steps - 1):
-        layers += [_deconv(settings.width, settings.width, norm=settings.norm), nn.ReLU()]
+        layers += [_deconv(inputs, width, norm=settings.norm), nn.ReLU()]
         if settings.decoder_dropout:
             layers.append(nn.Dropout2d(settings.decoder_dropout))
-    return nn.Sequential(*layers, _deconv(settings.width, 1, norm=False))
+        inputs = width
+    return nn.Sequential(*layers, _deconv(inputs, 1, norm=False))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -5,7 +5,7 @@ The first stage is a run of its own with `--network stage=backbone`; its checkpo
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,6 +76,8 @@ class PromoterRecipe(Recipe):
     degrade: float = Field(default=0.5, ge=0, le=1)
     iou: float = Field(default=0.0, ge=0)
     structure: float = Field(default=0.0, ge=0)
+
+    augmentation: ClassVar[Augmentation] = "flip+crop0.9"
 
     def defaults(self) -> OptimiserSettings:
         """Return the released settings of stage two; stage one differs in its batch of 15 alone."""
