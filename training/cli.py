@@ -22,6 +22,7 @@ from .checkpoint import CheckpointHeader, build_network, file_sha256, initial_ne
 from .data.dataset import Augmentation
 from .data.folders import check_sizes, split_by_file, split_by_seed
 from .data.memory import keep_in_memory
+from .data.priors import priors_origin
 from .data.sampling import source_of
 from .devices import PRECISIONS, determinism_explained, open_fabric
 from .distillation import read_unlabelled, taught, teachers_origin
@@ -40,7 +41,8 @@ SIZE = (224, 224)
 
 def main() -> None:
     """Entry point."""
-    app(repeat_flags(sys.argv[1:], frozenset({"--data", "--network", "--recipe", "--teacher", "--unlabelled"})))
+    several = {"--data", "--network", "--recipe", "--teacher", "--unlabelled", "--priors"}
+    app(repeat_flags(sys.argv[1:], frozenset(several)))
 
 
 @app.command()
@@ -56,6 +58,10 @@ def train(
         ),
     ] = None,
     synthetic: Annotated[int, typer.Option(min=0, help="Add this many synthetic scenes.")] = 0,
+    priors: Annotated[
+        list[Path] | None,
+        typer.Option(help="lps: maps of other detectors, named like the images; a folder beside them, or one per set."),
+    ] = None,
     splits: Annotated[Path | None, typer.Option(help="JSON split file; else a seeded split is made.")] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part that validates, without --splits.")] = 0.1,
     backbone: Annotated[
@@ -160,6 +166,9 @@ def train(
     optimiser_settings = _override(recipe.defaults(), given)
     roots, weights_of = _sources(data or [], "--data")
     training_part, validation_part = _samples(recipe, roots, synthetic, splits, val_fraction, seed)
+    if priors:
+        joined = recipe.with_priors([*training_part, *validation_part], priors)
+        training_part, validation_part = [*joined[: len(training_part)]], [*joined[len(training_part) :]]
 
     torch.manual_seed(seed)
     options = {"backbone": backbone} if backbone else {}
@@ -181,7 +190,8 @@ def train(
     header = CheckpointHeader(
         method=method, network=network.settings.model_dump(), preprocessing=preprocessing,
         training=_origin(recipe, training_part, validation_part, weights, initial)
-        | teachers_origin(teacher or [], teacher_share),
+        | teachers_origin(teacher or [], teacher_share)
+        | priors_origin(training_part, priors or []),
     )  # fmt: skip
     settings = FitSettings(
         output, optimiser_settings, accumulate, augmentation or recipe.augmentation, seed, workers, limit_steps, half,

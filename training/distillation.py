@@ -5,7 +5,7 @@ The teachers' maps are computed once and kept in a folder, so a run that is resu
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from salience.runtime.png_writer import encode_png
 
 from .checkpoint import file_sha256, load_checkpoint
 from .data.dataset import Loadable
+from .data.priors import PriorSample
 
 _BATCH = 8
 # Maps are smooth where they matter: this side loses nothing that a network of 352 x 352 learns.
@@ -110,10 +111,7 @@ def taught(
         for done, (path, levels) in enumerate(_mean_maps(missing, opened), start=1):
             write_atomic(path, encode_png(levels))
             progress(done, len(missing))
-    return [
-        TaughtSample(sample, path, 1.0 if isinstance(sample, Unlabelled) else share)
-        for sample, path in zip(samples, paths, strict=True)
-    ]
+    return [_with_map(sample, path, share) for sample, path in zip(samples, paths, strict=True)]
 
 
 def teachers_origin(teachers: Sequence[Path], share: float) -> dict[str, Any]:
@@ -130,6 +128,12 @@ def open_teacher(path: Path) -> Teacher:
         CheckpointError: its method needs more than an image.
     """
     return _bundle_teacher(path) if path.is_dir() else _checkpoint_teacher(path)
+
+
+def _with_map(sample: Any, path: Path, share: float) -> Any:
+    if isinstance(sample, PriorSample):
+        return replace(sample, sample=TaughtSample(sample.sample, path, share))
+    return TaughtSample(sample, path, 1.0 if isinstance(sample, Unlabelled) else share)
 
 
 def _mean_maps(

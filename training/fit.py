@@ -193,6 +193,7 @@ def _identity(
         "weights": header.training.get("backbone_weights"),
         "initial": header.training.get("initial", {}).get("sha256"),
         "teachers": header.training.get("teachers"),
+        "priors": header.training.get("priors"),
         "devices": fabric.world_size,
         "precision": fabric.strategy.precision.precision,
     }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from salience.runtime.errors import DataError
 from salience.runtime.evaluation.metrics import MetricAccumulator
 
 from .data.dataset import Augmentation, Loadable, SaliencyDataset
@@ -77,6 +78,10 @@ class Recipe(BaseModel, ABC):
     def merge(self, samples: Sequence[Any]) -> Sequence[Any]:
         """Samples of one part of a split, those of the same picture made one."""
         return merge_identical(samples)
+
+    def with_priors(self, samples: Sequence[Any], folders: Sequence[Path]) -> Sequence[Any]:
+        """Attach the maps of other detectors in `folders` to the samples."""
+        raise DataError("--priors: only lps is trained with priors; leave the option out.")
 
     def synthetic(self, count: int, *, seed: int) -> Sequence[Loadable]:
         """Samples that are drawn."""

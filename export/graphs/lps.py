@@ -7,6 +7,8 @@ What the iterations need of a picture is small, by exact algebra (symbols as in 
 - Distances do not change when all pixels are moved alike, so embeddings are centred: then the weighted sums of
   the two regions cancel, and one of them gives both anchors. Centred numbers are also small, so little is lost in
   |z - a|^2 = |z|^2 - 2 z.a + |a|^2, whose first term is computed once a picture.
+- With separate region layers (nonlinear head, or `region` "fc") the sums are those of what these layers take or give,
+  and an offset brings the anchors to the embeddings' origin.
 - d2 - d1 = (d2^2 - d1^2) / (d1 + d2), whose numerator 2 z.(a1 - a2) + |a2|^2 - |a1|^2 holds no |z|^2 at all.
 
 So an iteration reads the embeddings twice, once for the sum and once for the product, and computes little else.
@@ -45,8 +47,9 @@ class Embed(nn.Module):
     """Network input (N, 3, H, W) -> what the iterations need, P = H * W pixels.
 
     - `embedding` (N, r, P): centred; `norm` (N, 1, P): the squares' sum of each pixel's full embedding;
-    - with `region` "fc" also `offset` (N, 1, D): the anchor, in the centred space, of a region whose mean features
-      are the picture's; and, with a nonlinear head, `pooled` (N, 5 C, P): the centred features.
+    - with separate region layers also `offset` (N, 1, D): the anchor, in the centred space, of a region that is the
+      whole image; and, with a nonlinear head, `pooled` (N, 5 C or D, P), centred: the features with `region` "fc",
+      the region embeddings of the pixels with "conv".
 
     With a linear head and `region` "fc" the anchors need the features themselves, so these are the `embedding`.
     `fused` puts nodes of the domain `salience` in the place of what has a kernel; these compute nothing in PyTorch.
@@ -65,14 +68,14 @@ class Embed(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """See above."""
         features = self.join(self.network.maps(image), self.network.strides)
-        if self.region == "conv":
-            found = F.conv2d(features, self.basis) if self.linear else self.network.project(features)
-            return self.centre(found.flatten(2))
-        centred, mean = _centred(features)
+        if self.linear and self.region == "conv":
+            return self.centre(F.conv2d(features, self.basis).flatten(2))
         if self.linear:
+            centred, mean = _centred(features)
             reduced, _ = _centred(F.conv2d(features, self.basis))
             return centred, _square_sum(reduced), self._offset(mean, self.network.linear(mean.to(features.dtype)))
         embedding, middle = _centred(self.network.project(features))
+        centred, mean = _centred(self.network.region(features) if self.region == "conv" else features)
         return embedding, _square_sum(embedding), self._offset(mean, middle), centred
 
     def centre(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +86,13 @@ class Embed(nn.Module):
         return centred, _square_sum(centred)
 
     def _offset(self, mean: Tensor, middle: Tensor) -> Tensor:
-        """The region embedding of the mean features (N, 1, 5 C), less the mean embedding (N, 1, D)."""
-        region = self.network.region
+        """The anchor of the whole image less the mean embedding `middle` (N, 1, D).
+
+        `mean` is that of the features (N, 1, 5 C), or of the region embeddings (N, 1, D) with `region` "conv".
+        """
+        if self.region == "conv":
+            return mean - middle.float()
+        region = cast("nn.Linear", self.network.region)
         return F.linear(mean, region.weight.float(), region.bias.float()) - middle.float()
 
 
@@ -97,14 +105,19 @@ class Refine(nn.Module):
 
     def __init__(self, network: Promoter, *, fused: bool = False) -> None:
         super().__init__()
-        self.fused = fused and network.settings.region == "conv"
-        self.hard = network.settings.weighting == "hard"
-        self.sharpness = network.settings.sharpness
+        settings = network.settings
+        linear = settings.head == "linear"
+        self.separate = settings.region == "fc" or not linear
+        self.fused = fused and not self.separate
+        self.hard = settings.weighting == "hard"
+        self.sharpness = settings.sharpness
+        self.votes = settings.prior_votes
         self.turn: nn.Parameter | None = None
         self.anchor: nn.Parameter | None = None
-        if network.settings.region == "fc":
-            self.anchor = nn.Parameter(network.region.weight.detach().clone(), requires_grad=False)
-            if network.settings.head == "linear":
+        if settings.region == "fc":
+            weight = cast("nn.Linear", network.region).weight
+            self.anchor = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            if linear:
                 self.turn = nn.Parameter(_weight(network).clone(), requires_grad=False)
 
     def forward(self, embedding: Tensor, norm: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,6 +127,8 @@ class Refine(nn.Module):
         before = prior.flatten(2)
         salient = (before > 0.5).float() if self.hard else before
         t = iteration.to(torch.float32)
+        if self.votes:
+            t = t + self.votes
         if self.fused:
             following = anchor_distance_node(embedding, norm, salient, before, t, self.sharpness)
             return following.view_as(prior), iteration + 1
@@ -129,7 +144,7 @@ class Refine(nn.Module):
         rows, square = self._anchors(means, extra)
         first, second = rows.split(1, dim=1)
         product = first @ embedding
-        if self.anchor is None:
+        if not self.separate:
             # The anchors lie on one line through the middle, so one product gives the other.
             difference = product * (1 + weight / other.clamp(min=1e-6))
         else:
@@ -143,9 +158,9 @@ class Refine(nn.Module):
 
     def _anchors(self, means: Tensor, extra: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Regions' means (N, 2, C) -> what pixels are multiplied with (N, 2, r), and anchors' squares (N, 2, 1)."""
-        if self.anchor is None:
+        if not self.separate:
             return means, means.square().sum(dim=2, keepdim=True)
-        anchors = F.linear(means, self.anchor.float()) + extra[0]
+        anchors = (means if self.anchor is None else F.linear(means, self.anchor.float())) + extra[0]
         square = anchors.square().sum(dim=2, keepdim=True)
         return (anchors if self.turn is None else anchors @ self.turn.float()), square
 
@@ -153,12 +168,13 @@ class Refine(nn.Module):
 class PromoterExport(MethodExport):
     """`rank` keeps that many singular directions of the linear head; None keeps all, which is exact.
 
-    `weighting` and `sharpness` stand in for the network's own, see `PromoterSettings`; they need no training.
+    `weighting`, `sharpness` and `prior_votes` replace the network's own, see `PromoterSettings`; they need no training.
     """
 
     rank: int | None = Field(default=None, ge=1)
     weighting: Literal["soft", "hard"] | None = None
     sharpness: float | None = Field(default=None, gt=0)
+    prior_votes: float | None = Field(default=None, ge=0)
 
     def graphs(self, network: Promoter, size: tuple[int, int]) -> list[Graph]:
         """`embed`, with the pixel-shuffle and the concatenation a node of the `salience` domain, and `refine`."""
@@ -233,7 +249,7 @@ class PromoterExport(MethodExport):
 
     def _chosen(self, network: Promoter) -> Promoter:
         """The network with the options in place of its settings; its weights are shared."""
-        given = self.model_dump(include={"weighting", "sharpness"}, exclude_none=True)
+        given = self.model_dump(include={"weighting", "sharpness", "prior_votes"}, exclude_none=True)
         chosen = copy.copy(network)
         chosen.settings = network.settings.model_copy(update=given)
         return chosen
@@ -283,8 +299,10 @@ class Definition(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Chain`."""
         prior = check_prior(len(images), self.size)
-        found = self.network.promote(images, prior, 1)
-        return (prior + found) / 2, torch.tensor([2])
+        votes = self.network.settings.prior_votes
+        first = self.network.promote(images, prior, 1)
+        # `first` holds the prior with `votes` votes, at iteration 1 it has one more.
+        return (prior + (votes + 1) * first) / (votes + 2), torch.tensor([2])
 
 
 def check_prior(count: int, size: tuple[int, int]) -> Tensor:
@@ -310,10 +328,10 @@ def _state_specs(network: Promoter, embed: Embed, size: tuple[int, int]) -> tupl
     if embed.linear:
         reduced = joined if settings.region == "fc" else embed.basis.shape[0]
     shapes: dict[str, tuple[int, ...]] = {"embedding": (reduced, pixels), "norm": (1, pixels)}
-    if settings.region == "fc":
+    if settings.region == "fc" or not embed.linear:
         shapes["offset"] = (1, settings.embedding)
-        if not embed.linear:
-            shapes["pooled"] = (joined, pixels)
+    if not embed.linear:
+        shapes["pooled"] = (joined if settings.region == "fc" else settings.embedding, pixels)
     return tuple(TensorSpec(name=name, dtype="float32", shape=("batch", *shape)) for name, shape in shapes.items())
 
 

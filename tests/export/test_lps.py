@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 from typer.testing import CliRunner
 
-from salience.export.graphs.lps import Embed, PromoterExport, Refine, contrast_prior
+from salience.export.graphs.lps import Chain, Definition, Embed, PromoterExport, Refine, contrast_prior
 from salience.export.operators import subpixel_concat_node
 from salience.export.pipeline import BuildSettings, build
 from salience.export.tracing import trace
@@ -104,6 +104,44 @@ def test_weighting_and_sharpness_may_be_chosen_at_export() -> None:
     assert trained.settings.weighting == "soft"
 
 
+@pytest.mark.parametrize("form", [{}, {"head": "nonlinear"}], ids=str)
+@torch.no_grad()
+def test_the_priors_votes_may_be_chosen_at_export(form: dict[str, Any]) -> None:
+    """At every iteration, in the graph that the runtimes run, and in the definition that it is checked with."""
+    trained, chosen = network_of(**form), network_of(**form, prior_votes=1.5)
+    image, prior = torch.randn(2, 3, 64, 64), blob()
+    for iterations in (1, 3):
+        expected = chosen.promote(image, prior, iterations)
+        torch.testing.assert_close(rewritten(chosen, image, prior, iterations), expected, rtol=0, atol=TOLERANCE)
+    _, refine = PromoterExport(prior_votes=1.5).graphs(trained, (64, 64))
+    state = (*Embed(trained, None)(image), prior, torch.zeros(1, dtype=torch.int64))
+    feeds = {spec.name: values.numpy() for spec, values in zip(refine.inputs, state, strict=True)}
+    given: Any = ReferenceEvaluator(trace(refine, "fp32")).run(None, feeds)
+    expected = chosen.promote(image, prior, 1)
+    torch.testing.assert_close(torch.from_numpy(given[0]), expected, rtol=0, atol=TOLERANCE)
+    assert float((expected - trained.promote(image, prior, 1)).abs().max()) > 0.05
+    found, _ = Chain(Embed(chosen, None), Refine(chosen), (64, 64))(image)
+    torch.testing.assert_close(found, Definition(chosen, (64, 64))(image)[0], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("backbone", ["timm:tf_efficientnet_lite0", "timm:resnet18"])
+@torch.no_grad()
+def test_backbones_of_timm_are_exported(backbone: str) -> None:
+    network = network_of(backbone=backbone, stride=8)
+    embed, _ = PromoterExport().graphs(network, (64, 64))
+    model = trace(embed, "fp32")
+    for count in (1, 3):
+        image = torch.randn(count, 3, 64, 64)
+        given: Any = ReferenceEvaluator(model).run(None, {"input": image.numpy()})
+        for found, expected in zip(given, Embed(network, None)(image), strict=True):
+            # Another order of the sums; embeddings are of the order of 1 to 100.
+            tolerance = 1e-4 * float(expected.abs().max())
+            torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=tolerance)
+        prior = blob(count)
+        found = rewritten(network, image, prior, 3)
+        torch.testing.assert_close(found, network.promote(image, prior, 3), rtol=0, atol=TOLERANCE)
+
+
 @torch.no_grad()
 def test_rewritten_iterations_are_the_released_codes() -> None:
     network, image, prior = network_of(), torch.randn(2, 3, 64, 64), blob()
@@ -155,7 +193,8 @@ def test_a_constant_prior_gives_a_half_and_an_empty_one_stays() -> None:
 @pytest.mark.parametrize("head", ["linear", "nonlinear"])
 @torch.no_grad()
 def test_embeddings_leave_centred(head: str) -> None:
-    embedding, norm = Embed(network_of(head=head), None)(torch.randn(2, 3, 64, 64))
+    embedding, norm, *rest = Embed(network_of(head=head), None)(torch.randn(2, 3, 64, 64))
+    assert len(rest) == (2 if head == "nonlinear" else 0)
     assert float(embedding.mean(dim=2).abs().max()) < 1e-4 * float(embedding.abs().max())
     torch.testing.assert_close(norm, embedding.square().sum(dim=1, keepdim=True))
 

@@ -1,5 +1,7 @@
+import copy
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from salience.runtime.errors import CheckpointError
 from salience.training.backbone import load_weights
 from salience.training.checkpoint import CheckpointHeader, build_network, load_checkpoint, save_checkpoint
-from salience.training.networks.lps import Promoter, PyramidHead, SubpixelConv, nearest_anchor, shuffle
+from salience.training.networks.lps import CascadeHead, Promoter, SubpixelConv, nearest_anchor, region_weights, shuffle
 from salience.training.preprocessing import Preprocessing
 from tests.released_lps import ReleasedForm
 
@@ -112,10 +114,23 @@ def test_the_nonlinear_head_is_the_papers_text() -> None:
         [(nn.Conv2d, channels, 64 * r * r, 3, 3, False), (nn.BatchNorm2d,), (nn.ReLU,)]
         for channels, r in ((64, 1), (128, 2), (256, 4), (512, 8), (512, 8))
     ]
-    assert kinds(network.project) == [
+    embedding = [
         (nn.Conv2d, 320, 512, 3, 3, False), (nn.BatchNorm2d,), (nn.ReLU,),
         (nn.Conv2d, 512, 512, 3, 3, False), (nn.BatchNorm2d,), (nn.ReLU,),
     ]  # fmt: skip
+    assert kinds(network.project) == kinds(network.region) == embedding
+    assert network.region is not network.project
+
+
+def test_the_nonlinear_head_embeds_regions_by_layers_of_their_own(image: Tensor, prior: Tensor) -> None:
+    network = copy.deepcopy(small(head="nonlinear"))
+    weights = region_weights(prior, "soft")
+    with torch.no_grad():
+        features = network.features(image)
+        before, (logits, _) = network.anchors(features, weights), network.classify(features, prior)
+        next(network.project.parameters()).mul_(1.5)
+        assert torch.equal(network.anchors(features, weights), before)
+        assert not torch.allclose(network.classify(features, prior)[0], logits)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +142,9 @@ def test_the_nonlinear_head_is_the_papers_text() -> None:
         ({"region": "fc"}, 14_714_688 + 1_347_584 + 6_784 + 2 * 164_352),  # one Linear 320 -> 512 more
         # Levels 4 and 5 shuffle by 8: 2 x 512 x 4096, norms of 2 x 9,536.
         ({"stride": 8}, 14_714_688 + 4_493_312 + 19_072 + 164_352),
-        # Nine times the subpixel weights; the head 9 x (320 x 512 + 512 x 512) with two norms of 2 x 512.
-        ({"head": "nonlinear"}, 14_714_688 + 9 * 1_347_584 + 6_784 + 3_833_856 + 2_048),
+        # Nine times the subpixel weights; for pixels and regions 9 x (320 x 512 + 512 x 512) with two norms of 2 x 512.
+        ({"head": "nonlinear"}, 14_714_688 + 9 * 1_347_584 + 6_784 + 2 * (3_833_856 + 2_048)),
+        ({"head": "nonlinear", "region": "fc"}, 14_714_688 + 9 * 1_347_584 + 6_784 + 3_833_856 + 2_048 + 164_352),
     ],
 )
 def test_the_number_of_parameters_is_exact(settings: dict[str, Any], count: int) -> None:
@@ -195,8 +211,8 @@ def test_the_released_form_refuses_other_settings(change: dict[str, str]) -> Non
 def step_by_pixels(
     network: Promoter, rows: Sequence[NDArray[np.float64]], prior: Tensor, t: int
 ) -> NDArray[np.float64]:
-    """Iteration `t` for one image in fp64, from each pixel's features and embedding, (P, 5 C) and (P, D)."""
-    settings, (features, embedding) = network.settings, rows
+    """Iteration `t` for one image in fp64, from each pixel's features, embedding and region embedding, (P, C)."""
+    settings, (features, embedding, regional) = network.settings, rows
     current = prior.flatten().double().numpy()
     salient = current if settings.weighting == "soft" else np.where(current > 0.5, 1.0, 0.0)
     if not 0 < salient.sum() < len(salient):
@@ -204,7 +220,7 @@ def step_by_pixels(
     distances = []
     for weight in (salient, 1 - salient):
         if settings.region == "conv":
-            anchor = (weight[:, None] * embedding).sum(axis=0) / weight.sum()
+            anchor = (weight[:, None] * regional).sum(axis=0) / weight.sum()
         else:
             mean = (weight[:, None] * features).sum(axis=0) / weight.sum()
             linear = network.region
@@ -227,8 +243,10 @@ def test_every_form_is_what_one_computes_pixel_by_pixel(form: dict[str, str], im
         maps = [network.promote(image, prior, iterations) for iterations in range(4)]
         features = network.features(image)
         embedding = network.project(features)
+        separate = form["head"] == "nonlinear" and form["region"] == "conv"
+        regional = network.region(features) if separate else embedding
     for k in range(2):  # each image by itself: sums never cross the batch
-        rows = [values[k].flatten(1).T.double().numpy() for values in (features, embedding)]
+        rows = [values[k].flatten(1).T.double().numpy() for values in (features, embedding, regional)]
         for t in range(3):
             expected = step_by_pixels(network, rows, maps[t][k], t)
             # The network is in fp32: the last digits of two distances of some 10 are about 1e-6 each.
@@ -357,15 +375,47 @@ def test_the_first_stage_does_not_see_the_prior(image: Tensor) -> None:
     assert torch.equal(*found)
 
 
-def test_the_pyramid_sums_laterals_from_the_top_down() -> None:
-    levels = lps(backbone="mobilenet_v2", stage="backbone", width=4).backbone.levels[:2]
-    head = PyramidHead(levels, 4).eval()
-    fine, coarse = torch.randn(1, 16, 8, 12), torch.randn(1, 24, 4, 6)
+def test_the_first_stages_head_is_the_released_one(image: Tensor) -> None:
+    """Three coarsest levels, 32 channels each, every prediction with the one before: coarse to fine."""
+    network = lps(stage="backbone")
+    assert kinds(network.cascade) == [
+        (nn.Conv2d, 512, 32, 1, 1, True), (nn.Conv2d, 512, 32, 1, 1, True), (nn.Conv2d, 256, 32, 1, 1, True),
+        (nn.Conv2d, 32, 1, 1, 1, True), (nn.Conv2d, 33, 1, 1, 1, True), (nn.Conv2d, 33, 1, 1, 1, True),
+    ]  # fmt: skip
     with torch.no_grad():
-        upper = F.interpolate(head.laterals[1](coarse), size=(8, 12), mode="bilinear", align_corners=False)
-        logits = head.classifier(head.smooth(upper + head.laterals[0](fine)))
-        expected = F.interpolate(logits, size=(16, 24), mode="bilinear", align_corners=False)
-        assert torch.allclose(head([fine, coarse], (16, 24)), expected, atol=1e-6)
+        reduced = [r(x) for r, x in zip(network.cascade.reduce, network.backbone(image)[:1:-1], strict=True)]
+        first, second, third = network.cascade.predict
+        logits = third(torch.cat([reduced[2], second(torch.cat([reduced[1], first(reduced[0])], 1))], 1))
+        expected = F.interpolate(logits, scale_factor=4, mode="bilinear")
+        assert torch.allclose(network(image, image[:, :1]).logits.view_as(expected), expected, atol=1e-5)
+
+
+def test_the_first_stages_head_takes_levels_of_different_strides() -> None:
+    levels = lps(backbone="mobilenet_v2", stage="backbone").backbone.levels
+    head = CascadeHead((*levels[:3], replace(levels[3], stride=16), replace(levels[4], stride=32)))
+    sizes = (32, 16, 8, 4, 2)
+    found = head([torch.randn(1, v.channels, s, s) for v, s in zip(levels, sizes, strict=True)], (64, 64))
+    assert found.shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("backbone", ["timm:tf_efficientnet_lite0", "timm:resnet18"])
+def test_backbones_of_timm_promote(backbone: str, image: Tensor, prior: Tensor) -> None:
+    network = lps(backbone=backbone, stride=8, width=4, embedding=8)
+    assert network.strides == (2, 4, 8, 8, 8)
+    with torch.no_grad():
+        assert network.features(image).shape == (2, 20, *SIZE)
+        assert network.promote(image, prior, 2).shape == prior.shape
+
+
+def test_votes_of_the_prior_stay_in_the_mean(image: Tensor, prior: Tensor) -> None:
+    network = copy.deepcopy(small())
+    with torch.no_grad():
+        first = network.promote(image, prior, 1)
+        network.settings = network.settings.model_copy(update={"prior_votes": 2.0})
+        found = network.promote(image, prior, 1)
+        assert torch.allclose(found, (2 * prior + first) / 3, atol=1e-6)
+        following = network(image, found).logits.sigmoid().view_as(prior)
+        assert torch.allclose(network.promote(image, prior, 2), (3 * found + following) / 4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "exact"), [(torch.float32, True), (torch.float16, False)])
@@ -407,4 +457,4 @@ def test_the_two_stages_follow_each_other_on_the_command_line(
     trained, kept = (dict(network.get_submodule("backbone").named_parameters()) for network in (before, after))
     assert max(float((trained[name] - kept[name]).detach().abs().max()) for name in trained) < 1e-20
     assert header.training["backbone_weights"] == "best.safetensors"
-    assert not any(name.startswith("pyramid") for name in after.state_dict())
+    assert not any(name.startswith("cascade") for name in after.state_dict())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salience.training.checkpoint import build_network
+from salience.training.losses import soft_iou_loss, structure_loss
 from salience.training.networks.lps import Promoter
 from salience.training.recipes.lps import PromoterRecipe, rough_prior
 
@@ -102,12 +103,12 @@ def test_the_papers_optimiser_is_the_default() -> None:
     defaults = recipe.defaults()
     assert (recipe.flip, recipe.rough) == (0.05, 0)
     assert (defaults.optimiser, defaults.rate, defaults.backbone_rate, defaults.epochs) == ("adam", 1e-3, 0.1, 36)
-    assert (defaults.schedule, defaults.decay) == ("constant", 0.0)
+    assert (defaults.schedule, defaults.decay, defaults.batch) == ("constant", 0.0, 3)
 
 
-def test_the_first_stage_trains_the_backbone_under_a_pyramid() -> None:
+def test_the_first_stage_trains_the_backbone_under_a_small_head() -> None:
     network = lps(backbone="mobilenet_v2", width=8, stage="backbone").train()
-    assert {name for name, _ in network.named_children()} == {"backbone", "pyramid"}
+    assert {name for name, _ in network.named_children()} == {"backbone", "cascade"}
     batch, recipe = batch_of(2), PromoterRecipe(samples=100)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     losses = []
@@ -120,3 +121,41 @@ def test_the_first_stage_trains_the_backbone_under_a_pyramid() -> None:
         losses.append(float(loss.detach()))
     assert saliency.shape == batch["mask"].shape
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_losses_beyond_the_paper_are_added() -> None:
+    network, batch = lps(backbone="mobilenet_v2", width=4, embedding=8).train(), batch_of(2)
+    with torch.no_grad():
+        network(batch["image"], batch["prior"])
+        plain, saliency = PromoterRecipe(samples=0).loss(network, batch)
+        more, _ = PromoterRecipe(samples=0, iou=0.5, structure=0.25).loss(network, batch)
+    expected = plain + 0.5 * soft_iou_loss(saliency, batch["mask"]) + 0.25 * structure_loss(saliency, batch["mask"])
+    assert float(more) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_validation_sees_the_votes_of_the_prior() -> None:
+    network, batch = lps(backbone="mobilenet_v2", width=4, embedding=8, prior_votes=1.0), batch_of(2)
+    with torch.no_grad():
+        _, found = PromoterRecipe().loss(network, batch)
+        assert torch.allclose(found, network.promote(batch["image"], batch["prior"], 1), atol=1e-6)
+
+
+def test_the_score_is_what_promotion_gains_in_each_folder() -> None:
+    """On the first folder the map is repaired, on the second it is lost."""
+    mask = blob()[None].float()
+    weak = 0.4 * mask + 0.3
+    flat = torch.full_like(mask, 0.5)
+    scorer = PromoterRecipe().scorer()
+    scorer.add(torch.cat([mask, flat]), {
+        "prior": torch.cat([weak, weak]), "mask": torch.cat([mask, mask]), "source": torch.tensor([0, 1]),
+    })  # fmt: skip
+    scores = scorer.scores()
+    assert next(iter(scores)) == "gain"
+    assert scores["f_max_2"] < -0.1 < 0 <= scores["f_max_1"] < 1e-6
+    assert scores["mae_2"] > 0
+    changes = [scores[f"f_max_{k}"] + scores[f"f_weighted_{k}"] - scores[f"mae_{k}"] for k in (1, 2)]
+    assert scores["gain"] == pytest.approx(sum(changes) / 2)
+    better = PromoterRecipe().scorer()
+    better.add(mask, {"prior": flat, "mask": mask, "source": torch.tensor([0])})
+    assert better.scores()["gain"] > 0.5
+    assert better.scores()["f_max"] == pytest.approx(1, abs=1e-6)

@@ -54,10 +54,14 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
-            picture, target = augmented(self.samples[index], self.augmentation, self.preprocessing.size)
-            if self.augmentation == "paste":
-                picture, target = self._pasted(picture, target)
-            labels = self.labels(target)
+            return self.item(self.samples[index])
+
+    def item(self, sample: Loadable) -> dict[str, Tensor]:
+        """Load and augment one sample; the caller has seeded the random numbers."""
+        picture, target = augmented(sample, self.augmentation, self.preprocessing.size)
+        if self.augmentation == "paste":
+            picture, target = self._pasted(picture, target)
+        labels = self.labels(target)
         return {"image": self.preprocessing.normalise(picture), "mask": target, **labels}
 
     def _pasted(self, picture: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,12 +94,22 @@ class RandomQuarterTurn(v2.Transform):
 def augmented(sample: Loadable, augmentation: Augmentation, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """A sample varied at random and resized: (3, *size) uint8 and its mask (1, *size) float32 in [0, 1]."""
     image, mask = sample.load()
-    picture, target = _transform(augmentation, size)(
+    picture, target = vary(image, mask.astype(np.uint8)[None], augmentation, size)
+    return picture, target.float() if mask.dtype == np.bool_ else target.float() / 255
+
+
+def vary(
+    image: NDArray[np.uint8], maps: NDArray[np.uint8], augmentation: Augmentation, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Augment and resize an image (H, W, 3) and maps (C, H, W) of the same geometry: (3, *size) and (C, *size) uint8.
+
+    Maps are resized to the nearest pixel and keep their colours.
+    """
+    picture, varied = _transform(augmentation, size)(
         tv_tensors.Image(torch.from_numpy(image.transpose(2, 0, 1).copy())),
-        tv_tensors.Mask(torch.from_numpy(mask.astype(np.uint8))[None]),
+        tv_tensors.Mask(torch.from_numpy(maps)),
     )
-    levels = target.as_subclass(Tensor).float()
-    return picture.as_subclass(Tensor), levels if mask.dtype == np.bool_ else levels / 255
+    return picture.as_subclass(Tensor), varied.as_subclass(Tensor)
 
 
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:

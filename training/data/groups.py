@@ -168,7 +168,6 @@ def jigsaw(
     return torch.cat(images, dim=axis), torch.cat(masks, dim=axis)
 
 
-
 @dataclass
 class WholeGroups(GroupDataset):
     """Groups as they are, for validation: all pictures of a class, none of them a jigsaw."""

@@ -182,6 +182,15 @@ def _by_stem(folder: Path, suffixes: frozenset[str], *, deep: bool) -> dict[str,
     return found
 
 
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the image files of `folder` at any depth, by their path below it without suffix.
+
+    Raises:
+        DataError: there are none, or two differ in their suffix only.
+    """
+    return _by_stem(folder, SUFFIXES, deep=True)
+
+
 def _some(names: Iterable[str], limit: int = 5) -> str:
     listed = list(names)
     return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")

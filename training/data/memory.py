@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .dataset import Loadable
+from .priors import PriorSample
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,14 @@ class KeptSample:
 
 
 def keep_in_memory(samples: Sequence[Loadable], side: int, *, threads: int = 2) -> list[Any]:
-    """Decode all samples, shrunk so that their longer side is at most `side` pixels (antialiased)."""
+    """Decode all samples, shrunk so that their longer side is at most `side` pixels (antialiased).
 
-    def keep(sample: Loadable) -> KeptSample:
+    Priors stay on disk.
+    """
+
+    def keep(sample: Loadable) -> KeptSample | PriorSample:
+        if isinstance(sample, PriorSample):
+            return replace(sample, sample=keep(sample.sample))
         image, mask = sample.load()
         factor = side / max(image.shape[:2])
         if factor < 1:

@@ -5,7 +5,7 @@ paper's text says instead is an option.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +14,23 @@ from torch import Tensor, nn
 
 from ..backbone import BackboneName, Level, build_backbone
 
+_REDUCED = 32  # channels of a level in the released head of stage one
+
 
 class PromoterSettings(BaseModel):
     """What `Promoter` is made of.
 
     `stride` is the coarsest of the backbone, later layers are dilated: 4 as released, 8 as in the text.
-    `head` "linear" (released) has a 1x1 subpixel convolution and one 1x1 convolution behind the concatenation,
-    "nonlinear" (text) 3x3 ones with ReLU, and two behind it. `region` "conv" averages the embeddings of a region's
-    pixels, "fc" averages their features and embeds the mean (table 1). `weighting` "soft" weighs pixels by the
-    prior, "hard" takes those where it exceeds .5, and a prior that does so nowhere stays as it is. `sharpness`
-    multiplies the distances before the sigmoid (1 in the paper); like `weighting` it may be chosen after training.
-    `width` and `embedding` are C and D of section 3.3. `stage` "backbone" is the first stage of training: the
-    backbone under a small pyramid head, and no embedding.
+    `head` "linear" (released) has a 1x1 subpixel convolution and one 1x1 convolution behind the concatenation, which
+    embeds pixels and regions. "nonlinear" (text) has 3x3 ones with ReLU, two behind the concatenation for pixels, and
+    separate layers for regions (section 3.4): two more such convolutions, or one linear layer. `region` "conv"
+    averages the embeddings of a region's pixels, "fc" averages their features and embeds the mean (table 1).
+    `weighting` "soft" weighs pixels by the prior; "hard" takes those where it exceeds .5, and a prior that does so
+    nowhere is returned unchanged. `sharpness` multiplies the distances before the sigmoid (1 in the paper).
+    `prior_votes` is the weight of the prior in the running mean of algorithm 2, counted in iterations: 0 in the
+    paper, where the first iteration replaces the prior. `weighting`, `sharpness` and `prior_votes` may be chosen
+    after training. `width` and `embedding` are C and D of section 3.3. `stage` "backbone" is the first stage of
+    training: the backbone under a small head that predicts the map, and no embedding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +41,7 @@ class PromoterSettings(BaseModel):
     region: Literal["conv", "fc"] = "conv"
     weighting: Literal["soft", "hard"] = "soft"
     sharpness: float = Field(default=1.0, gt=0)
+    prior_votes: float = Field(default=0.0, ge=0)
     width: int = Field(default=64, ge=1)
     embedding: int = Field(default=512, ge=1)
     stage: Literal["backbone", "embedding"] = "embedding"
@@ -70,21 +76,28 @@ def shuffle(maps: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
     return torch.cat([F.pixel_shuffle(x, stride) for x, stride in zip(maps, strides, strict=True)], dim=1)
 
 
-class PyramidHead(nn.Module):
-    """The head of the first training stage: laterals to one width, summed from the top down, one logit a pixel."""
+class CascadeHead(nn.Module):
+    """The released head of the first training stage, on the three coarsest levels.
 
-    def __init__(self, levels: tuple[Level, ...], width: int) -> None:
+    Each level is reduced to 32 channels. From the coarsest on, a 1x1 convolution predicts one logit per position from
+    these and the prediction of the level before.
+    """
+
+    def __init__(self, levels: tuple[Level, ...]) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(level.channels, width, 1) for level in levels)
-        self.smooth = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
-        self.classifier = nn.Conv2d(width, 1, 1)
+        coarse = levels[:-4:-1]
+        self.reduce = nn.ModuleList(nn.Conv2d(level.channels, _REDUCED, 1) for level in coarse)
+        self.predict = nn.ModuleList(nn.Conv2d(_REDUCED + (index > 0), 1, 1) for index in range(len(coarse)))
+        self.apply(_initialise_head)
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """`features` (N, C, h, w), finest first -> (N, 1, *size)."""
-        merged = self.laterals[-1](features[-1])
-        for lateral, feature in zip(reversed(self.laterals[:-1]), reversed(features[:-1]), strict=True):
-            merged = F.interpolate(merged, size=feature.shape[2:], mode="bilinear") + lateral(feature)
-        return F.interpolate(self.classifier(self.smooth(merged)), size=tuple(size), mode="bilinear")
+        """`features` (N, C, h, w), finest first -> logits (N, 1, *size)."""
+        reduced = [layer(feature) for layer, feature in zip(self.reduce, features[:-4:-1], strict=True)]
+        logits: Tensor = self.predict[0](reduced[0])
+        for layer, feature in zip(self.predict[1:], reduced[1:], strict=True):
+            logits = F.interpolate(logits, size=feature.shape[2:], mode="bilinear")
+            logits = layer(torch.cat([feature, logits], dim=1))
+        return F.interpolate(logits, size=tuple(size), mode="bilinear")
 
 
 class Promoter(nn.Module):
@@ -102,7 +115,7 @@ class Promoter(nn.Module):
         levels, width, depth = self.backbone.levels, settings.width, settings.embedding
         self.strides = tuple(level.stride for level in levels)
         if settings.stage == "backbone":
-            self.pyramid = PyramidHead(levels, width)
+            self.cascade = CascadeHead(levels)
             return
         linear = settings.head == "linear"
         self.subpixel = nn.ModuleList(SubpixelConv(level, width, linear=linear) for level in levels)
@@ -111,44 +124,45 @@ class Promoter(nn.Module):
             self.project: nn.Module = nn.Conv2d(joined, depth, 1)
         else:
             self.project = nn.Sequential(*_conv3x3(joined, depth), *_conv3x3(depth, depth))
+        parts: list[nn.Module] = [self.subpixel, self.project]
         if settings.region == "fc":
-            self.region = nn.Linear(joined, depth)
-        for part in (self.subpixel, self.project):
+            self.region: Any = nn.Linear(joined, depth)
+        elif not linear:
+            self.region = nn.Sequential(*_conv3x3(joined, depth), *_conv3x3(depth, depth))
+            parts.append(self.region)
+        for part in parts:
             part.apply(_initialise)
 
     def forward(self, image: Tensor, prior: Tensor, *, samples: int | None = None) -> PromoterOutput:
         """One iteration's classification of all pixels, or of `samples` random ones per image.
 
-        In the first training stage the logits are the pyramid head's, of all pixels.
+        In the first training stage the logits are those of `CascadeHead`, of all pixels.
         """
         if self.settings.stage == "backbone":
-            return PromoterOutput(self.pyramid(self.backbone(image), image.shape[2:]).flatten(1))
+            return PromoterOutput(self.cascade(self.backbone(image), image.shape[2:]).flatten(1))
         logits, pixels = self.classify(self.features(image), prior, samples=samples)
         return PromoterOutput(logits, pixels)
 
     def classify(self, features: Tensor, prior: Tensor, *, samples: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits of all or of `samples` pixels, and which these are, from `features` (N, 5 C, H, W)."""
         weights = region_weights(prior, self.settings.weighting)
+        anchors = self.anchors(features, weights)
         if self.settings.head == "linear":
-            # The mean of linear embeddings is the embedding of the mean, and only some pixels need their own.
-            rows = _rows(features)
-            anchors = self.anchors(weighted_means(rows, weights), weights)
-            rows, pixels = _choose(rows, samples)
+            rows, pixels = _choose(_rows(features), samples)
             embedding = self.linear(rows)
         else:
-            rows = _rows(self.project(features))
-            anchors = self.anchors(weighted_means(_rows(features), weights), weighted_means(rows, weights))
-            embedding, pixels = _choose(rows, samples)
+            embedding, pixels = _choose(_rows(self.project(features)), samples)
         with torch.autocast(features.device.type, enabled=False):
             return self.settings.sharpness * nearest_anchor(embedding.float(), anchors.float()), pixels
 
     def promote(self, image: Tensor, prior: Tensor, iterations: int) -> Tensor:
-        """The prior (N, 1, H, W) after `iterations` rounds of algorithm 2; one that leaves a region empty stays."""
-        features = self.features(image)
+        """The prior (N, 1, H, W) after `iterations` of algorithm 2; one that leaves a region empty is unchanged."""
+        features, votes = self.features(image), self.settings.prior_votes
         for t in range(iterations):
             found = self.classify(features, prior)[0].sigmoid().view_as(prior)
             usable = (region_weights(prior, self.settings.weighting).sum(dim=2) > 0).all(dim=1)
-            prior = torch.where(usable[:, None, None, None], (t * prior + found) / (t + 1), prior)
+            mean = ((t + votes) * prior + found) / (t + votes + 1)
+            prior = torch.where(usable[:, None, None, None], mean, prior)
         return prior
 
     def features(self, image: Tensor) -> Tensor:
@@ -159,14 +173,13 @@ class Promoter(nn.Module):
         """The subpixel maps before they are shuffled: (N, C * r^2, H / r, W / r), finest first."""
         return [layer(x) for layer, x in zip(self.subpixel, self.backbone(image), strict=True)]
 
-    def anchors(self, features: Tensor, embedding: Tensor) -> Tensor:
-        """The anchors (N, 2, D) of two regions from their mean features (N, 2, 5 C) and mean embeddings (N, 2, D).
-
-        Each region embedding needs one of the two; with a linear head the embedding of the mean features is taken.
-        """
-        if self.settings.region == "fc":
-            return cast("Tensor", self.region(features))
-        return self.linear(features) if self.settings.head == "linear" else embedding
+    def anchors(self, features: Tensor, weights: Tensor) -> Tensor:
+        """The anchors (N, 2, D) of two regions from `features` (N, 5 C, H, W) and pixel weights (N, 2, H * W)."""
+        if self.settings.head == "nonlinear" and self.settings.region == "conv":
+            return weighted_means(_rows(self.region(features)), weights)
+        # The mean of linear embeddings is the embedding of the mean.
+        means = weighted_means(_rows(features), weights)
+        return cast("Tensor", self.region(means)) if self.settings.region == "fc" else self.linear(means)
 
     def linear(self, rows: Tensor) -> Tensor:
         """The linear head on (..., 5 C) -> (..., D)."""
@@ -209,6 +222,14 @@ def _choose(rows: Tensor, samples: int | None) -> tuple[Tensor, Tensor | None]:
 
 def _conv3x3(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _initialise_head(module: nn.Module) -> None:
+    """Xavier normal with zero biases, as released."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _initialise(module: nn.Module) -> None:
