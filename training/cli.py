@@ -105,6 +105,9 @@ def train(
     freeze_norm: Annotated[
         bool, typer.Option("--freeze-norm", help="Keep statistics and parameters of batch norm, for small batches.")
     ] = False,
+    sync_norm: Annotated[
+        bool, typer.Option("--sync-norm", help="Batch norms take their statistics from all GPUs together.")
+    ] = False,
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="End after this many epochs without a better validation score.")
     ] = None,
@@ -195,7 +198,7 @@ def train(
     )  # fmt: skip
     settings = FitSettings(
         output, optimiser_settings, accumulate, augmentation or recipe.augmentation, seed, workers, limit_steps, half,
-        stop_after, tensorboard, deterministic, weights_of | free_weights,
+        stop_after, tensorboard, deterministic, weights_of | free_weights, sync_norm,
     )  # fmt: skip
     if keep:
         training_part, validation_part = keep_in_memory(training_part, keep), keep_in_memory(validation_part, keep)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from salience.runtime.errors import SalienceError
 
@@ -58,6 +59,19 @@ def determinism_explained() -> Iterator[None]:
         raise SalienceError(
             f"--deterministic: {operation} has no deterministic form on this device; leave --deterministic out."
         ) from error
+
+
+def synchronise_norms(network: nn.Module, fabric: Fabric) -> None:
+    """Turn the batch norms below `network` into ones that share their statistics among the GPUs.
+
+    Raises:
+        SalienceError: the run is on the CPU, which torch's synchronised batch norm does not support.
+    """
+    if fabric.device.type != "cuda":
+        raise SalienceError("--sync-norm: works on GPUs alone; leave it out, or give --accelerator cuda.")
+    from timm.layers import convert_sync_batchnorm  # torch's own would lose the activation in timm's batch norms
+
+    convert_sync_batchnorm(network)
 
 
 def _processes(devices: int | None) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from salience.runtime.files import write_atomic
 
 from .checkpoint import CheckpointHeader, save_checkpoint
 from .data.sampling import DrawOrder, source_of
+from .devices import synchronise_norms
 from .identity import Identity
 from .optim import Schedule, build_optimiser
 from .recipe import Recipe
@@ -114,6 +115,8 @@ def _trainer(
 ) -> Trainer:
     """Everything that trains, on the device, at the start of a run."""
     optimiser = build_optimiser(network, settings.optimiser)
+    if settings.sync_norm:
+        synchronise_norms(network, fabric)
     averaged = AveragedModel(network, use_buffers=True) if settings.optimiser.average else None
     if fabric.device.type == "cpu" and fabric.strategy.precision.precision == "bf16-mixed":
         widen_backward(network)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from salience.runtime.errors import DataError
-from salience.runtime.evaluation.metrics import MetricAccumulator
+from salience.runtime.evaluation.image_metrics import ImageMetrics, ImageScorer
+from salience.runtime.evaluation.metrics import average, stretch
 
 from .data.dataset import Augmentation, Loadable, SaliencyDataset
 from .data.folders import merge_identical
@@ -22,30 +23,37 @@ from .preprocessing import Preprocessing
 
 
 class Scorer(Protocol):
-    """Gathers what validation says of a network."""
+    """Measures the images of a validation part and summarises them.
+
+    Attributes:
+        records: one for each image, in order; processes that share a validation exchange them.
+    """
+
+    records: list[Any]
 
     def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
-        """Take in one batch."""
+        """Measure the images of one batch."""
 
     def scores(self) -> dict[str, float]:
-        """By name; the first of them decides which epoch is best, and larger is better."""
+        """Return the scores by name; the first decides which epoch is best, and larger is better."""
 
 
 class MapScorer:
     """Largest F of the averaged curve, and MAE, of maps (N, 1, H, W) at input size."""
 
     def __init__(self) -> None:
-        self._metrics = MetricAccumulator(full=False)
+        self.records: list[ImageMetrics] = []
+        self._images = ImageScorer(full=False)
 
     def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
         """See `Scorer`."""
         maps = (prediction.float() * 255).round().byte().cpu().numpy()
         for values, mask in zip(maps, batch["mask"].cpu().numpy(), strict=True):
-            self._metrics.add(values[0], np.asarray(mask[0] > 0.5))
+            self.records.append(self._images.measure(stretch(values[0]), np.asarray(mask[0] > 0.5)))
 
     def scores(self) -> dict[str, float]:
         """See `Scorer`."""
-        found = self._metrics.scores()
+        found = average(self.records, full=False)
         return {"f_max": found.f_max, "mae": found.mae}
 
 

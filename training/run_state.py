@@ -52,6 +52,7 @@ class EpochRecord(BaseModel):
 class FitSettings:
     """How a run proceeds; `optimiser.batch` images are gathered from `accumulate` passes on each process, and
     `half` stores the checkpoints' weights as fp16. `weights` are those of `DrawOrder`.
+    With `sync_norm` batch norms take their statistics from the batches of all GPUs.
 
     `stop_after` ends a run after that many epochs without a better validation score. `tensorboard` writes the
     records there too. `deterministic` leaves the time that a run took out of its checkpoints, so that the same run
@@ -70,6 +71,7 @@ class FitSettings:
     tensorboard: bool = False
     deterministic: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+    sync_norm: bool = False
 
     @property
     def pass_batch(self) -> int:

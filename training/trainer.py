@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from salience.runtime.errors import DataError
 
@@ -69,12 +69,17 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, data: Any) -> dict[str, float]:
-        """Scores at input size. Every process scores all images; the first one's scores hold for all."""
+        """Return the scores at input size. The processes share the images; all of them get the scores of all images."""
+        fabric = self.fabric
         network = self.run.result.eval()
+        if fabric.world_size > 1:
+            for buffer in network.buffers():  # batch statistics are each process's own
+                torch.distributed.broadcast(buffer, src=0)
         scorer = self.recipe.scorer()
-        loader: Any = self.fabric.setup_dataloaders(
+        share = Subset(data, range(fabric.global_rank, len(data), fabric.world_size))
+        loader: Any = fabric.setup_dataloaders(
             DataLoader(
-                data, batch_size=self.settings.pass_batch, num_workers=self.settings.workers,
+                share, batch_size=self.settings.pass_batch, num_workers=self.settings.workers,
                 collate_fn=self.recipe.collate,
             ),
             use_distributed_sampler=False,
@@ -82,7 +87,11 @@ class Trainer:
         for batch in batches(loader):
             _, prediction = self.recipe.loss(network, batch)
             scorer.add(prediction, batch)
-        return self.fabric.broadcast(scorer.scores())
+        if fabric.world_size > 1:
+            shares: list[Any] = [None] * fabric.world_size
+            torch.distributed.all_gather_object(shares, scorer.records)
+            scorer.records = [record for records in shares for record in records]
+        return scorer.scores()
 
     def _train_mode(self) -> None:
         """Training mode, but for what is frozen, batch statistics too."""

@@ -1,6 +1,6 @@
 """Averages of the field's metrics over images; PySODMetrics computes those of each image."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,6 +215,18 @@ class MetricAccumulator:
         if not self._maes:
             raise DataError("evaluation: no image was scored; expected at least one map with a mask.")
         return {name: total / len(self._maes) for name, total in self._sums.items()}
+
+
+def average(images: Iterable[ImageMetrics], *, full: bool = True) -> Scores:
+    """Return the averages over images that were measured before.
+
+    Raises:
+        DataError: there are none, or `full` is asked for and they have the basic metrics only.
+    """
+    total = MetricAccumulator(full=full, keep_curves=False)
+    for image in images:
+        total.include(image)
+    return total.scores()
 
 
 def mean_scores(scores: Collection[Scores]) -> Scores:

@@ -21,10 +21,10 @@ COMMON = (
     "--rate", "0.05", "--schedule", "constant", "--accelerator", "cpu", "--seed", "3", "--freeze-norm", "--average",
     "0.5",
 )  # fmt: skip
-# Without what draws from a generator of the process: dropout, and the pixels that lps samples.
+# Without what each process has of its own: draws of dropout, and statistics of batch norm in new layers.
 METHODS = {
-    "multis": ("--recipe", "iou=1", "--network", "width=4", "hidden=8", "norm=true", "dropout=0"),
-    "lps": ("--recipe", "samples=0", "--network", "width=4", "embedding=16", "stride=8"),
+    "multis": ("--recipe", "iou=1", "--network", "width=4", "hidden=8", "dropout=0"),
+    "arn": ("--recipe", "iou=1", "--network", "width=32"),
 }
 
 

@@ -25,20 +25,19 @@ class ClassScorer:
     """Share of pictures whose class is the first, or among the first five, that the network names."""
 
     def __init__(self) -> None:
-        self._found = {"top1": 0, "top5": 0}
-        self._count = 0
+        self.records: list[tuple[bool, bool]] = []
 
     def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
         """See `Scorer`; `prediction` are logits (N, K)."""
         label = batch["label"][:, None]
         ranked = prediction.argsort(dim=1, descending=True)
-        for name, places in (("top1", 1), ("top5", 5)):
-            self._found[name] += int((ranked[:, :places] == label).sum())
-        self._count += len(label)
+        hits = (ranked == label)[:, :5].tolist()
+        self.records += [(row[0], any(row)) for row in hits]
 
     def scores(self) -> dict[str, float]:
         """See `Scorer`."""
-        return {name: found / max(self._count, 1) for name, found in self._found.items()}
+        count = max(len(self.records), 1)
+        return {name: sum(row[place] for row in self.records) / count for place, name in enumerate(("top1", "top5"))}
 
 
 class ClassifierRecipe(Recipe):

@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from salience.runtime.evaluation.metrics import MetricAccumulator, Scores
+from salience.runtime.evaluation.image_metrics import ImageMetrics, ImageScorer
+from salience.runtime.evaluation.metrics import Scores, average, stretch
 
 from ..data.dataset import Augmentation
 from ..data.priors import PriorChecks, PriorDataset, add_priors
@@ -34,20 +35,20 @@ class PromotionScorer:
     """
 
     def __init__(self) -> None:
-        self._metrics: dict[int, tuple[MetricAccumulator, MetricAccumulator]] = {}
+        self.records: list[tuple[int, ImageMetrics, ImageMetrics]] = []
+        self._images = ImageScorer(full=True)
 
     def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
         """See `Scorer`; `batch` holds `prior`, `mask` and `source`."""
         rows = zip(_grey(batch["prior"]), _grey(prediction), batch["mask"], batch["source"].tolist(), strict=True)
         for prior, promoted, mask, source in rows:
-            pair = self._metrics.setdefault(source, (MetricAccumulator(), MetricAccumulator()))
             truth = mask[0].cpu().numpy() > 0.5
-            for metric, values in zip(pair, (prior, promoted), strict=True):
-                metric.add(values, truth)
+            before, after = (self._images.measure(stretch(values), truth) for values in (prior, promoted))
+            self.records.append((source, before, after))
 
     def scores(self) -> dict[str, float]:
         """See `Scorer`."""
-        found = {source: (a.scores(), b.scores()) for source, (a, b) in sorted(self._metrics.items())}
+        found = {source: self._averages(source) for source in sorted({source for source, _, _ in self.records})}
         changes = {source: _changes(*pair) for source, pair in found.items()}
         promoted = [_chosen(after) for _, after in found.values()]
         scores = {"gain": float(np.mean([c["f_max"] + c["f_weighted"] - c["mae"] for c in changes.values()]))}
@@ -56,6 +57,11 @@ class PromotionScorer:
             for source, change in changes.items():
                 scores |= {f"{name}_{source + 1}": change[name] for name in ("f_max", "f_weighted", "mae")}
         return scores
+
+    def _averages(self, source: int) -> tuple[Scores, Scores]:
+        """Scores of the priors of one folder, and of what became of them."""
+        pairs = [(before, after) for folder, before, after in self.records if folder == source]
+        return average(before for before, _ in pairs), average(after for _, after in pairs)
 
 
 class PromoterRecipe(Recipe):
