@@ -15,6 +15,7 @@ from salience.training.checkpoint import load_checkpoint
 from salience.training.data.dataset import Augmentation
 from salience.training.data.folders import Sample
 from salience.training.data.layouts import read_set
+from salience.training.data.memory import keep_in_memory
 from salience.training.data.priors import PriorSample, add_priors, degraded
 from salience.training.preprocessing import Preprocessing
 from salience.training.recipes.lps import PromoterRecipe
@@ -181,3 +182,13 @@ def test_the_command_line_trains_and_validates_with_priors(
     assert header.training["priors"] == {"folders": ["one/priors"], "images": 1}
     (record,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [*record["scores"]] == ["gain", "f_max", "mae", "f_weighted", "s"]
+
+
+def test_samples_kept_in_memory_keep_their_priors(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "one", ("a",), {"priors": ("a",)})
+    (kept,) = keep_in_memory(add_priors(read_set(root), [root / "priors"]), 80)
+    assert kept.load()[0].shape == (60, 80, 3)
+    recipe = PromoterRecipe(real=1, degrade=0)
+    data = recipe.dataset(None, [kept], Preprocessing(size=SIZE), augmentation="crop", seed=0, workers=0)
+    item = data[0]
+    assert float(((item["prior"] > 0.35) == (item["mask"] > 0)).float().mean()) > 0.95
