@@ -37,9 +37,10 @@ def main() -> None:
     detectors = {}
     for text in options.bundles:
         name, _, folder = text.partition("=")
-        detectors[name] = load(folder, backend=options.backend)
-        if not isinstance(detectors[name], ClampedDescentDetector):
+        detector = load(folder, backend=options.backend)
+        if not isinstance(detector, ClampedDescentDetector):
             raise SystemExit(f"{folder}: expected a bundle of cgd.")
+        detectors[name] = detector
     found = curves(detectors)
     Console().print(table_of(found))
     options.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")

@@ -58,10 +58,12 @@ class Curve:
 
     def apply(self, saliency: Grey) -> Grey:
         """Return the map (H, W) uint8 under the curve, after it was stretched to the full range."""
-        return self._table()[levels_of(saliency)]
+        found: Grey = self._table()[levels_of(saliency)]
+        return found
 
     def _table(self) -> Grey:
-        return np.rint(np.array(self.values) * 255).astype(np.uint8)
+        table: Grey = np.rint(np.array(self.values) * 255).astype(np.uint8)
+        return table
 
 
 @dataclass(frozen=True)

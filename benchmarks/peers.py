@@ -82,8 +82,8 @@ def paper_maps(network: GradientInduced, images: Tensor) -> Tensor:
         consensus = found.logits.sum(dim=0).softmax(dim=0)
     with torch.enable_grad():
         top = found.features[-1].detach().requires_grad_()
-        pooled = top.mean(dim=(2, 3)) if network.settings.backbone == "mobilenet_v2" else average_pool(top).flatten(1)
-        similarity = (cast("nn.Module", network.backbone.classifier)(pooled) * consensus).sum()
+        pooled = average_pool(top).flatten(1) if network.settings.backbone == "vgg16" else top.mean(dim=(2, 3))
+        similarity = (network.backbone.classifier(pooled) * consensus).sum()
         (gradient,) = torch.autograd.grad(similarity, top)
     with torch.no_grad():
         weights = gradient.relu().mean(dim=(2, 3), keepdim=True)

@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
     """
 
     levels: tuple[Level, ...]
-    classifier: nn.Module
+    classifier: nn.Sequential
     mean: Colour = IMAGENET_MEAN
     std: Colour = IMAGENET_STD
 

@@ -300,7 +300,7 @@ def _freeze(network: Any, count: int) -> None:
 
 def _taught(samples: list[Any], teachers: list[Path], share: float, folder: Path) -> list[Any]:
     """`samples` with the teachers' maps, and a bar while these are computed."""
-    with Progress(disable=None) as bar:
+    with Progress() as bar:
         task = bar.add_task("teachers' maps", total=len(samples))
         return taught(
             samples, teachers, share=share, folder=folder,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -69,9 +70,10 @@ def synchronise_norms(network: nn.Module, fabric: Fabric) -> None:
     """
     if fabric.device.type != "cuda":
         raise SalienceError("--sync-norm: works on GPUs alone; leave it out, or give --accelerator cuda.")
-    from timm.layers import convert_sync_batchnorm  # torch's own would lose the activation in timm's batch norms
+    from timm import layers  # torch's own conversion would lose the activation in timm's batch norms
 
-    convert_sync_batchnorm(network)
+    convert: Any = layers.convert_sync_batchnorm  # type: ignore[attr-defined]
+    convert(network)
 
 
 def _processes(devices: int | None) -> tuple[int, int]:

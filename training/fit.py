@@ -77,11 +77,11 @@ def fit(
     checks: Any = recipe.checks(network, validate, header.preprocessing)
     passes = passes_per_epoch(len(data), settings, fabric.world_size)
     identity = _identity(network, recipe, header, settings, fabric, images=len(data))
-    order = DrawOrder([source_of(sample) for sample in train], settings.weights, settings.seed)
-    if len(data) != len(train):  # items are groups of samples
-        if settings.weights:
-            raise DataError(f"--data DIR=WEIGHT: {header.method} draws groups, not samples; leave the weights out.")
-        order = None
+    order = None
+    if recipe.draws_samples:
+        order = DrawOrder([source_of(sample) for sample in train], settings.weights, settings.seed)
+    elif settings.weights:
+        raise DataError(f"--data DIR=WEIGHT: {header.method} draws groups, not samples; leave the weights out.")
     trainer = _trainer(network, recipe, identity, settings, fabric, passes=passes, order=order)
     run = trainer.run
     if resume and (settings.output / STATE_FILE).exists():

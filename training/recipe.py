@@ -64,6 +64,8 @@ class Recipe(BaseModel, ABC):
 
     # How the paper varies its samples.
     augmentation: ClassVar[Augmentation] = "flip"
+    # Whether an item is a sample; else it is a group of them.
+    draws_samples: ClassVar[bool] = True
     # Whether a sample's target is the map of a single image, which teachers can give too.
     learns_maps: ClassVar[bool] = False
 

@@ -22,7 +22,7 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> nn.M
         BackendUnavailableError: timm is not installed.
     """
     timm = _timm()
-    from timm.layers import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
@@ -37,7 +37,7 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> nn.M
         raise CheckpointError(f"backbone timm:{name}: cannot be built with {shown} ({error}).") from error
     for module in model.modules():
         if isinstance(module, Conv2dSame):
-            module.__class__ = SamePaddedConv2d
+            module.__class__ = SamePaddedConv2d  # type: ignore[assignment]
     return model
 
 
@@ -50,7 +50,8 @@ class SamePaddedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) -> (N, K, ceil(H / stride), ceil(W / stride))."""
         rows, columns = (self._padding(side, axis) for axis, side in enumerate(x.shape[2:]))
-        return self._conv_forward(functional.pad(x, (*columns, *rows)), self.weight, self.bias)
+        found: Tensor = self._conv_forward(functional.pad(x, (*columns, *rows)), self.weight, self.bias)
+        return found
 
     def _padding(self, side: int, axis: int) -> tuple[int, int]:
         stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
@@ -78,10 +79,11 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, *, coarsest: int | None = None, head: bool = False) -> None:
         super().__init__()
         self.mean, self.std = default_normalisation(name)
-        dilated = {} if coarsest is None or coarsest >= 32 else {"output_stride": coarsest}
+        dilated: dict[str, Any] = {} if coarsest is None or coarsest >= 32 else {"output_stride": coarsest}
         kept: dict[str, Any] = {} if head else {"features_only": True, "out_indices": tuple(range(_LEVELS))}
-        self.model: Any = create_model(name, **kept, **dilated)
-        described = [*self.model.feature_info][:_LEVELS] if head else self.model.feature_info.get_dicts()
+        model: Any = create_model(name, **kept, **dilated)
+        described = [*model.feature_info][:_LEVELS] if head else model.feature_info.get_dicts()
+        self.model = model
         self.levels = tuple(
             Level(index, int(info["reduction"]), int(info["num_chs"])) for index, info in enumerate(described)
         )
@@ -95,8 +97,8 @@ class TimmBackbone(Backbone):
                 "(a convolutional classifier such as timm:tf_efficientnet_lite0 or timm:resnet18)."
             )
         if head:
+            self.levels = (*self.levels[:-1], Level(_LEVELS - 1, strides[-1], int(model.num_features)))
             self._check_head(name)
-            self.levels = (*self.levels[:-1], Level(_LEVELS - 1, strides[-1], int(self.model.num_features)))
 
     @property
     def source(self) -> nn.Module:
@@ -104,7 +106,7 @@ class TimmBackbone(Backbone):
         return cast("nn.Module", self.model)
 
     @property
-    def classifier(self) -> nn.Module:  # type: ignore[override]
+    def classifier(self) -> nn.Sequential:  # type: ignore[override]
         """The last linear layer as a sequence of one; it takes the average of the last level."""
         if not self._head:
             raise AttributeError("this backbone was built without its classifier")
@@ -133,8 +135,9 @@ class TimmBackbone(Backbone):
 
     def _check_head(self, name: str) -> None:
         """The closed form of gicd needs average pooling and one linear layer."""
-        pool = getattr(self.model, "global_pool", None)
-        if not isinstance(self.model.get_classifier(), nn.Linear) or getattr(pool, "pool_type", "") != "avg":
+        pool, last = getattr(self.model, "global_pool", None), self.model.get_classifier()
+        averaged = getattr(pool, "pool_type", "") == "avg"
+        if not (averaged and isinstance(last, nn.Linear) and last.in_features == self.levels[-1].channels):
             raise CheckpointError(
                 f"backbone timm:{name}: its classifier is not one linear layer behind average pooling, as is needed "
                 "here; choose another, such as timm:tf_efficientnet_lite0 or timm:resnet18."

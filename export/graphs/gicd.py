@@ -107,7 +107,7 @@ class GradientInducedExport(MethodExport):
         check_size(network.backbone.levels, size)
         network = self._chosen(network)
         embed = Embed(network)
-        consensus = Consensus(network.backbone.classifier[-1].weight)
+        consensus = Consensus(network.classes.weight)
         given = TensorSpec(name="input", dtype="float32", shape=("batch", 3, *size))
         state = _state_specs(network, size)
         (logits,) = (spec for spec in state if spec.name == "logits")
@@ -165,7 +165,7 @@ def _state_specs(network: GradientInduced, size: tuple[int, int]) -> tuple[Tenso
         f"f{index}": (level.channels, size[0] // level.stride, size[1] // level.stride)
         for index, level in enumerate(levels, start=1)
     }
-    shapes["logits"] = (network.backbone.classifier[-1].out_features,)
+    shapes["logits"] = (network.classes.out_features,)
     for index, matrix in enumerate(network.matrices(), start=1):
         shapes[f"gate{index}"] = (matrix.shape[0],)
     return tuple(TensorSpec(name=name, dtype="float32", shape=("batch", *shape)) for name, shape in shapes.items())

@@ -44,7 +44,7 @@ def costs(network: Classifier, images: torch.Tensor, descent: Descent) -> NDArra
     state: tuple[torch.Tensor, ...] = (images, blank, blank, torch.tensor([0]))
     descend, found = Descend(network), []
     for _ in range(descent.iterations + 1):
-        *state, _, cost = descend(*state, *settings)  # type: ignore[assignment]
+        *state, _, cost = descend(*state, *settings)
         found.append(cost.numpy().astype(np.float64))
     return np.stack(found)
 

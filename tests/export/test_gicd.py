@@ -166,8 +166,11 @@ def test_half_precision_keeps_the_maps(
 def test_gates_leave_only_where_the_classifier_has_hidden_layers(
     network_of: Networks, model_of: Models, images: NDArray[np.float32]
 ) -> None:
-    forms = (("vgg16", "paper", {"gate1": 16, "gate2": 24}), ("mobilenet_v2", "released", {}))
-    for backbone, induction, gates in forms:
+    gates: dict[str, int]
+    for backbone, induction, gates in (
+        ("vgg16", "paper", {"gate1": 16, "gate2": 24}),
+        ("mobilenet_v2", "released", {}),
+    ):
         network = network_of(backbone, induction)
         graphs = graphs_of(network)
         shapes = {spec.name: spec.shape for spec in graphs["embed"].outputs}

@@ -9,7 +9,7 @@ from torch import nn
 from salience.runtime.errors import CheckpointError
 from salience.training.backbone import (
     LEVELS,
-    Backbone,
+    TorchvisionBackbone,
     build_backbone,
     build_classifier,
     check_size,
@@ -36,7 +36,7 @@ def test_vgg16_levels_are_the_papers() -> None:
     ]  # fmt: skip
     layers = torchvision.models.vgg16(weights=None).features
     assert all(isinstance(layers[level.index], torch.nn.ReLU) for level in LEVELS["vgg16"])
-    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in build_backbone("vgg16").features) == 13
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in TorchvisionBackbone("vgg16").features) == 13
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,21 @@ def test_vgg16_is_dilated_as_the_release_and_the_text_have_it(
     coarsest: int | None, pools: int, dilations: list[int]
 ) -> None:
     """The last pool is never there; without pool4 conv5 is dilated by 2, without pool3 conv4 by 2 and conv5 by 4."""
-    layers = list(build_backbone("vgg16", coarsest=coarsest).features)
+    layers = list(TorchvisionBackbone("vgg16", coarsest=coarsest).features)
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     assert [layer.dilation for layer in convolutions] == [(d, d) for d in dilations]
     assert [layer.padding for layer in convolutions] == [(d, d) for d in dilations]
     assert sum(isinstance(layer, nn.MaxPool2d) for layer in layers) == pools
 
 
-def twins(name: str, coarsest: int) -> tuple[Backbone, Backbone]:
+def twins(name: str, coarsest: int) -> tuple[TorchvisionBackbone, TorchvisionBackbone]:
     """A backbone and its dilated form with the same weights, their batch norm far from its initial state."""
     torch.manual_seed(0)
-    strided = build_backbone(name).train()
+    strided = TorchvisionBackbone(name).train()
     with torch.no_grad():
         for _ in range(2):
             strided(torch.randn(2, 3, 64, 96))
-    dilated = build_backbone(name, coarsest=coarsest)
+    dilated = TorchvisionBackbone(name, coarsest=coarsest)
     dilated.load_state_dict(strided.state_dict())
     return strided.eval(), dilated.eval()
 

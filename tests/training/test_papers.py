@@ -146,7 +146,7 @@ def test_training_finds_its_data(prepared: Path, command: list[str], monkeypatch
     found = parsed(command, monkeypatch)
     recipe = settings(entry(RECIPES, found["method"], what="method"), found["recipe_option"])
     assert isinstance(recipe, Recipe)
-    samples = [sample for root in found["data"] for sample in recipe.read(root)]
+    samples = [sample for root in found["data"] for sample in recipe.read(Path(root))]
     assert len(samples) == len(STEMS) * len(found["data"])
     if found["splits"]:
         parts = [{sample.name for sample in split_by_file(samples, found["splits"], part)} for part in ("train", "val")]

@@ -134,8 +134,8 @@ def test_every_method_runs_on_a_backbone_of_timms(method: str, settings: dict[st
 
 def test_the_classifier_of_cgd_takes_the_normalisation_of_its_weights() -> None:
     network = build_network("cgd", {"backbone": LITE})
-    assert network.settings.mean == (0.5, 0.5, 0.5)  # type: ignore[union-attr]
-    assert network.settings.std == (0.5, 0.5, 0.5)  # type: ignore[union-attr]
+    assert network.settings.mean == (0.5, 0.5, 0.5)
+    assert network.settings.std == (0.5, 0.5, 0.5)
 
 
 def test_imagenet_weights_recognise_a_cat(data_folder: Path) -> None:

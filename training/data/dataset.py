@@ -79,7 +79,7 @@ class SaliencyDataset(Dataset[dict[str, Tensor]]):
         return paste(background, torch.zeros_like(target), picture, target)
 
 
-class RandomQuarterTurn(v2.Transform):
+class RandomQuarterTurn(v2.Transform):  # type: ignore[misc]
     """Rotate by -90, 0 or 90 degrees, each in a third of the draws."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def keep_in_memory(samples: Sequence[Loadable], side: int, *, threads: int = 2) 
             levels = mask if graded else mask.astype(np.uint8) * np.uint8(255)
             resized = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
             mask = resized if graded else resized > 127
-        stored = np.packbits(mask) if mask.dtype == np.bool_ else mask
+        stored = np.packbits(mask) if mask.dtype == np.bool_ else mask.astype(np.uint8)
         return KeptSample(sample.name, np.ascontiguousarray(image), stored, getattr(sample, "label", ""))
 
     with ThreadPoolExecutor(threads) as pool:

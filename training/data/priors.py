@@ -202,12 +202,13 @@ def _eroded(prior: Tensor) -> Tensor:
     """Erode or dilate by up to 3 % of the shorter side."""
     reach = max(1, round(_uniform(0.005, 0.03) * min(prior.shape[1:])))
     sign = 1 if float(torch.rand(())) < 0.5 else -1
-    return sign * F.max_pool2d(sign * prior, 2 * reach + 1, stride=1, padding=reach)
+    largest: Tensor = F.max_pool2d(sign * prior, 2 * reach + 1, stride=1, padding=reach)
+    return sign * largest
 
 
 def _curved(prior: Tensor) -> Tensor:
     """Raise to a power from .4 to 2.5."""
-    return prior ** (2.5 ** _uniform(-1, 1))
+    return prior.pow(2.5 ** _uniform(-1, 1))
 
 
 _CHANGES: tuple[Callable[[Tensor], Tensor], ...] = (_blurred, _noisy, _shifted, _eroded, _curved)

@@ -131,7 +131,7 @@ class GradientInduced(nn.Module):
     def embed(self, image: Tensor) -> Embedding:
         """The first pass."""
         features = self.backbone(image)
-        head, top = cast("nn.Sequential", self.backbone.classifier), features[-1]
+        head, top = self.backbone.classifier, features[-1]
         if not self._hidden():
             return Embedding(tuple(features), head(top.mean(dim=(2, 3))), ())
         first, second = cast("nn.Linear", head[0]), cast("nn.Linear", head[3])
@@ -159,8 +159,13 @@ class GradientInduced(nn.Module):
             first = first.unflatten(1, (-1, POOLED**2)).sum(dim=2)
         return second, first
 
+    @property
+    def classes(self) -> nn.Linear:
+        """The classifier's last layer."""
+        return cast("nn.Linear", self._head()[-1])
+
     def _head(self) -> nn.Sequential:
-        return cast("nn.Sequential", self.backbone.classifier)
+        return self.backbone.classifier
 
     def _hidden(self) -> bool:
         """Whether the classifier has hidden layers (VGG16's), not one linear layer behind an average."""

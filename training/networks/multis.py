@@ -126,9 +126,6 @@ class MultiScale(nn.Module):
         self.heads = nn.ModuleList(_map_head(settings, steps_up(level)) for level in (f4, f3, f2))
         for part in (self.top_down, self.laterals, self.heads):
             part.apply(_initialise)
-        for head in self.heads:
-            # Large logits on wrong pixels would be the start of the training; the paper names no initial values.
-            nn.init.normal_(head[-1].weight, std=_LAST_STD)
         if settings.scale_weights:
             self.scale_weights = nn.Sequential(
                 nn.Linear(f5.channels, settings.hidden),
@@ -175,8 +172,10 @@ def _initialise(module: nn.Module) -> None:
     """He normal for every convolution and linear layer (the paper names no initial values)."""
     if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
         if isinstance(module, nn.ConvTranspose2d):
-            # Each output of a stride-2 4x4 deconvolution sums over 2 x 2 inputs of every channel.
-            nn.init.normal_(module.weight, std=(2 / (4 * module.in_channels)) ** 0.5)
+            # Each output of a stride-2 4x4 deconvolution sums over 2 x 2 inputs of every channel. A map's logits
+            # start small: large ones on wrong pixels would be slow to mend (the paper names no initial values).
+            std = _LAST_STD if module.out_channels == 1 else (2 / (4 * module.in_channels)) ** 0.5
+            nn.init.normal_(module.weight, std=std)
         else:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

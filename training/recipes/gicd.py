@@ -36,6 +36,8 @@ class GradientInducedRecipe(Recipe):
     # After the jigsaw; `paste` and the others vary the two halves of a jigsaw, each for itself.
     augmentation: ClassVar[Augmentation] = "flip+rotate90"
 
+    draws_samples: ClassVar[bool] = False
+
     classes: Literal["folders", "classifier"] = "folders"
     most: int = Field(default=20, ge=1)
     least: int = Field(default=2, ge=1)
