@@ -1,7 +1,7 @@
 """F over the steps of the shipped presets of `cgd` on scikit-image's four photographs (Clamped descent, sec. 3.1).
 
     python -m benchmarks.descent_curve --bundle squeezenet1_0=bundles/squeezenet1_0 \
-        --bundle mobilenet_v2=bundles/mobilenet_v2 --bundle lite0=bundles/lite0 \
+        --bundle mobilenet_v2=bundles/mobilenet_v2 --bundle tf_efficientnet_lite0=bundles/lite0 \
         --output benchmarks/results/cgd_descent
 
 A bundle is NAME=FOLDER. Writes OUTPUT.json and OUTPUT.png.
