@@ -15,6 +15,7 @@ from benchmarks.evidence import Evidence
 from benchmarks.run_record import Row, Run
 from benchmarks.throughput import write_pictures
 from salience.runtime.bundle import DEFAULT_BUNDLE
+from salience.runtime.load_options import LoadOptions
 from salience.runtime.scale.cluster import joined
 from salience.runtime.scale.run import run_batch
 from salience.runtime.scale.settings import Settings
@@ -66,7 +67,7 @@ def measure(bundle: Path, pictures: Path, images: int, rounds: int) -> list[Scal
     for turn in range(rounds):
         for workers in WORKERS[:: -1 if turn % 2 else 1]:
             output = pictures.with_name(f"maps {turn} {workers}")
-            rates = run_once(Settings(bundle, threads=1), pictures, output, workers)
+            rates = run_once(Settings(bundle, load=LoadOptions(threads=1)), pictures, output, workers)
             for found, rate in zip((whole, steady), rates, strict=True):
                 found[workers].append(rate)
     one = statistics.median(steady[1])

@@ -16,6 +16,7 @@ from .backends.onnxrt import OnnxRuntimeEngine
 from .bundle import DEFAULT_BUNDLE, Bundle
 from .errors import BackendUnavailableError, BundleError, EngineError, SalienceError
 from .images import MAX_PIXELS, ImageSource, decode
+from .load_options import BackendName, LoadOptions, ProviderName
 from .manifest import Precision, Tuning
 from .methods import METHODS
 from .native import Kernels, check_backend, kernel_library
@@ -23,8 +24,6 @@ from .saliency import SaliencyMap
 from .tables import entry
 
 log = logging.getLogger("salience")
-
-BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +147,7 @@ def load(
     precision: Precision | Literal["auto"] = "auto",
     device: str = "auto",
     threads: int | None = None,
-    provider: str | None = None,
+    provider: ProviderName | None = None,
     kernels: Kernels = "auto",
     provider_options: Mapping[str, str] | None = None,
     cuda_graph: bool = False,
@@ -176,8 +175,17 @@ def load(
         BackendUnavailableError: what was asked for cannot run here; the message says why.
         EngineError: the options contradict each other, or the engine rejects a graph.
     """
+    options = LoadOptions(
+        backend, precision, device, threads, provider, dict(provider_options or {}), cuda_graph, kernels
+    )  # fmt: skip
+    return open_detector(bundle, options)
+
+
+def open_detector(bundle: str | os.PathLike[str] | None, options: LoadOptions) -> Detector:
+    """Open a bundle; see `load` for the bundle, the options and the errors."""
     opened = Bundle(DEFAULT_BUNDLE if bundle is None else bundle)
     detector_type = entry(METHODS, opened.manifest.method, what="method")
+    precision = options.precision
     if precision not in ("auto", *get_args(Precision)):
         known = ", ".join(("auto", *get_args(Precision)))
         raise SalienceError(f"precision {precision!r} is not known: choose one of {known}.")
@@ -186,11 +194,10 @@ def load(
         opened.graph_file(detector_type.graphs[0], chosen)
     # ONNX Runtime is always needed, for the graphs before and after the network.
     OnnxRuntimeEngine.require(EngineOptions())
-    check_backend(kernels, backend)
-    wanted = _Wanted(threads, provider, dict(provider_options or {}), cuda_graph)
-    candidates = _with_kernels(_candidates(backend, device, wanted), kernels)
+    check_backend(options.kernels, options.backend)
+    candidates = _with_kernels(_candidates(options), options.kernels)
     engines = _open_engines(opened, detector_type.graphs, chosen, candidates)
-    detector: Detector = detector_type(opened, engines, chosen, threads)
+    detector: Detector = detector_type(opened, engines, chosen, options.threads)
     return detector
 
 
@@ -218,38 +225,17 @@ def _open_engines(
     raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)))
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """Options of every candidate; but `threads`, all are ONNX Runtime's."""
-
-    threads: int | None
-    provider: str | None
-    provider_options: Mapping[str, str]
-    cuda_graph: bool
-
-    @property
-    def only_onnxruntime(self) -> bool:
-        return self.provider is not None or bool(self.provider_options) or self.cuda_graph
-
-    def on(self, device: str) -> EngineOptions:
-        return EngineOptions(
-            device=device,
-            threads=self.threads,
-            provider=self.provider,
-            provider_options=self.provider_options,
-            cuda_graph=self.cuda_graph,
-        )
-
-
-def _candidates(backend: str, device: str, wanted: _Wanted) -> list[tuple[str, EngineOptions]]:
+def _candidates(options: LoadOptions) -> list[tuple[str, EngineOptions]]:
     """What to try, in order; a choice that was made by name stands alone."""
+    backend: str = options.backend
+    device = options.device
     gpu, cpu = ("cuda" if device == "auto" else device), "cpu"
     if backend not in ("auto", *BACKENDS):
         entry(BACKENDS, backend, what="backend")
-    if wanted.only_onnxruntime and backend == "auto":
+    if options.only_onnxruntime and backend == "auto":
         backend = "onnxruntime"
-    if device == "auto" and wanted.only_onnxruntime:
-        device = "cpu" if wanted.provider == "cpu" else "cuda"
+    if device == "auto" and options.only_onnxruntime:
+        device = "cpu" if options.provider == "cpu" else "cuda"
     order = [
         ("tensorrt-rtx", gpu),
         ("tensorrt", gpu),
@@ -258,11 +244,11 @@ def _candidates(backend: str, device: str, wanted: _Wanted) -> list[tuple[str, E
         ("openvino", cpu),
     ]
     found = [
-        (name, (wanted if name == "onnxruntime" else replace(wanted, provider=None)).on(where))
+        (name, (options if name == "onnxruntime" else replace(options, provider=None)).engine(where))
         for name, where in dict.fromkeys(order)
         if backend in ("auto", name) and device in ("auto", where)
     ]
-    return found or [(backend, wanted.on(device))]
+    return found or [(backend, options.engine(device))]
 
 
 def _with_kernels(candidates: Sequence[tuple[str, EngineOptions]], kernels: Kernels) -> list[tuple[str, EngineOptions]]:

@@ -12,19 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..bundle import DEFAULT_BUNDLE
 from ..commands import parse_pairs, report_errors
+from ..load_options import LoadOptions
 from ..objects import choose_preset
+from ..option_groups import expand_options
 from ..saliency import Kind
 from ..scale.run import FAILURES_FILE, Outcome, run_batch
 from ..scale.settings import Settings
 from .folders import check_threshold
 from .options import (
-    BackendOption,
     BundleOption,
     ClassOption,
     ParameterOption,
-    PrecisionOption,
     PresetOption,
-    ThreadsOption,
     ThresholdOption,
 )
 
@@ -32,6 +31,7 @@ _SHOWN_FAILURES = 10
 
 
 @report_errors
+@expand_options
 def batch(
     source: Annotated[
         Path,
@@ -54,15 +54,14 @@ def batch(
     target: ClassOption = None,
     preset: PresetOption = "default",
     parameter: ParameterOption = None,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    threads: ThreadsOption = None,
+    *,
+    options: LoadOptions,
 ) -> None:
     """Write the saliency map of every picture, on many workers; exit code 1 if any gave none."""
     check_threshold(kind, threshold)
     settings = Settings(
-        bundle=bundle or DEFAULT_BUNDLE, kind=kind, threshold=threshold, backend=backend, precision=precision,
-        threads=threads, target=target, preset=choose_preset(preset, parse_pairs(parameter, "--set")),
+        bundle=bundle or DEFAULT_BUNDLE, kind=kind, threshold=threshold, load=options, target=target,
+        preset=choose_preset(preset, parse_pairs(parameter, "--set")),
     )  # fmt: skip
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} images/s"), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -6,26 +6,20 @@ from typing import Annotated
 
 import typer
 
-from ..commands import parse_pairs, report_errors
-from ..detector import load
+from ..commands import report_errors
+from ..detector import open_detector
 from ..errors import SalienceError
 from ..groups import parse_bytes, plan_groups, run_groups
+from ..load_options import LoadOptions
 from ..methods.gicd import GroupDetector
+from ..option_groups import expand_options
 from ..saliency import Kind
 from .folders import check_threshold, report
-from .options import (
-    BackendOption,
-    CudaGraphOption,
-    DeviceOption,
-    PrecisionOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    ThresholdOption,
-)
+from .options import ThresholdOption
 
 
 @report_errors
+@expand_options
 def cosaliency(
     folders: Annotated[list[Path], typer.Argument(help="Folders; the pictures of each, at any depth, are a group.")],
     bundle: Annotated[Path, typer.Option(help="Folder made by build_engine.py gicd.")],
@@ -38,23 +32,15 @@ def cosaliency(
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode, and that write.")] = 2,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    provider: ProviderOption = None,
-    provider_option: ProviderOptionsOption = None,
-    cuda_graph: CudaGraphOption = False,
+    *,
+    options: LoadOptions,
 ) -> None:
     """Write what the pictures of each group have in common; exit code 1 if any picture gave no map."""
     check_threshold(kind, threshold)
     memory_bytes = parse_bytes(memory)
     groups = plan_groups(folders, output)
     pending = {job for jobs in groups for job in jobs if not (skip_existing and job.target.exists())}
-    detector = load(
-        bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider,
-        provider_options=parse_pairs(provider_option, "--provider-option"), cuda_graph=cuda_graph,
-    )  # fmt: skip
+    detector = open_detector(bundle, options)
     if not isinstance(detector, GroupDetector):
         method = detector.bundle.manifest.method
         raise SalienceError(f"bundle {bundle}: holds {method}, expected gicd; for single pictures: salience predict.")

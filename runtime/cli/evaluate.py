@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.core import TyperCommand
 
-from ..commands import parse_pairs, repeat_flags, report_errors
-from ..detector import Detector, load
+from ..commands import repeat_flags, report_errors
+from ..detector import Detector, open_detector
 from ..errors import DataError
 from ..evaluation.command import Evaluation, LoadMap, compare_maps, load_stored_map
 from ..evaluation.pairs import Pair, PairSet, find_method_pairs, parse_methods
@@ -25,16 +25,9 @@ from ..evaluation.tables import (
     scores_table,
     source_scores,
 )
+from ..load_options import LoadOptions
+from ..option_groups import expand_options
 from ..splits import Part
-from .options import (
-    BackendOption,
-    CudaGraphOption,
-    DeviceOption,
-    PrecisionOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-)
 
 _SEVERAL = frozenset({"--predictions", "--bundle"})
 
@@ -48,6 +41,7 @@ class SeveralValues(TyperCommand):
 
 
 @report_errors
+@expand_options
 def evaluate(
     masks: Annotated[Path, typer.Option(help="Folder of masks; it says which images are scored.")],
     predictions: Annotated[
@@ -73,25 +67,14 @@ def evaluate(
         bool, typer.Option(help="Stretch every map to the full range first, as the field does.")
     ] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print the scores as JSON instead of a table.")] = False,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    provider: ProviderOption = None,
-    provider_option: ProviderOptionsOption = None,
-    cuda_graph: CudaGraphOption = False,
+    *,
+    options: LoadOptions,
 ) -> None:
     """Score maps, or bundles on images, against masks; exit code 1 if any image could not be scored."""
     sources, bundles = _sources(predictions, images, bundle)
     pairs = find_method_pairs(sources, masks, pictures=images, splits=splits, part=part)
     _warn(pairs)
-    detectors = {
-        name: load(
-            folder, backend=backend, precision=precision, device=device, threads=threads, provider=provider,
-            provider_options=parse_pairs(provider_option, "--provider-option"), cuda_graph=cuda_graph,
-        )
-        for name, folder in bundles.items()
-    }  # fmt: skip
+    detectors = {name: open_detector(folder, options) for name, folder in bundles.items()}
     for detector in detectors.values():
         detector.require_standalone()
     load_maps: dict[str, LoadMap] = {

@@ -1,33 +1,29 @@
 """`salience predict`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..commands import parse_pairs, report_errors
-from ..detector import Detector, load
+from ..detector import Detector, open_detector
 from ..errors import SalienceError
+from ..load_options import LoadOptions
 from ..low_level import PRESETS, Preset
 from ..methods.cgd import ClampedDescentDetector, ObjectMap
 from ..objects import ObjectFinder, choose_preset
+from ..option_groups import expand_options
 from ..png_writer import encode_png
 from ..saliency import Kind
 from ..video.running import VideoRun
 from .folders import check_threshold, pending_jobs, share_cores, write_all
 from .options import (
-    BackendOption,
     BundleOption,
     ClassOption,
-    CudaGraphOption,
-    DeviceOption,
     ParameterOption,
-    PrecisionOption,
     PresetOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
     ThresholdOption,
 )
 from .video import MANY_FRAMES, choose_video, infer_frames, predict_video
@@ -39,6 +35,7 @@ _SMOOTH_HELP = "Videos: weight W of the maps before: s = W * s + (1 - W) * map, 
 
 
 @report_errors
+@expand_options
 def predict(
     inputs: Annotated[
         list[str] | None,
@@ -58,13 +55,8 @@ def predict(
     smooth: Annotated[float, typer.Option(min=0.0, max=0.99, help=_SMOOTH_HELP)] = 0.0,
     camera: Annotated[str | None, typer.Option(help="In place of inputs: a camera's number or name.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="How long to record a camera. [until Ctrl-C]")] = None,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    provider: ProviderOption = None,
-    provider_option: ProviderOptionsOption = None,
-    cuda_graph: CudaGraphOption = False,
+    *,
+    options: LoadOptions,
 ) -> None:
     """Write the saliency map of every picture; exit code 1 if any gave none.
 
@@ -79,11 +71,8 @@ def predict(
     from_stdin = inputs == ["-"]
     _check_mixture(inputs, top, from_stdin=from_stdin, video=bool(video), skip_existing=skip_existing)
     jobs, skipped = ([], 0) if from_stdin or video else pending_jobs(inputs, output, skip_existing=skip_existing)
-    threads, calls = share_cores(threads, MANY_FRAMES if video else len(jobs))
-    detector = load(
-        bundle, backend=backend, precision=precision, device=device, threads=threads, provider=provider,
-        provider_options=parse_pairs(provider_option, "--provider-option"), cuda_graph=cuda_graph,
-    )  # fmt: skip
+    threads, calls = share_cores(options.threads, MANY_FRAMES if video else len(jobs))
+    detector = open_detector(bundle, replace(options, threads=threads))
     detector.require_standalone()
     chosen = choose_preset(preset, parse_pairs(parameter, "--set"))
     finder = _finder(detector, target, chosen, top, given=bool(parameter))

@@ -1,32 +1,27 @@
 """`salience promote`."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..commands import parse_pairs, report_errors
-from ..detector import Detector, load
+from ..commands import report_errors
+from ..detector import Detector, open_detector
 from ..errors import SalienceError
+from ..load_options import LoadOptions
 from ..manifest import MANIFEST_FILE
 from ..methods.lps import EmptyPrior, PromoterDetector
+from ..option_groups import expand_options
 from ..priors import Promotion, StoredPriors, check_kept
 from ..saliency import Kind
 from .folders import check_threshold, pending_jobs, share_cores, write_all
-from .options import (
-    BackendOption,
-    CudaGraphOption,
-    DeviceOption,
-    PrecisionOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    ThresholdOption,
-)
+from .options import ThresholdOption
 
 
 @report_errors
+@expand_options
 def promote(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, patterns.")],
     prior: Annotated[Path, typer.Option(help="Folder of maps named as the pictures, or a bundle that makes them.")],
@@ -40,28 +35,23 @@ def promote(
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per engine call.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode, and that write.")] = 2,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    provider: ProviderOption = None,
-    provider_option: ProviderOptionsOption = None,
-    cuda_graph: CudaGraphOption = False,
+    *,
+    options: LoadOptions,
 ) -> None:
     """Make better maps of priors, which any detector may have made; exit code 1 if any picture gave none."""
     check_threshold(kind, threshold)
     jobs, skipped = pending_jobs(inputs, output, skip_existing=skip_existing)
-    threads, calls = share_cores(threads, len(jobs))
-    options = {
-        "backend": backend, "device": device, "threads": threads, "provider": provider,
-        "provider_options": parse_pairs(provider_option, "--provider-option"), "cuda_graph": cuda_graph,
-    }  # fmt: skip
-    promoter = load(bundle, precision=precision, **options)  # type: ignore[arg-type]
+    threads, calls = share_cores(options.threads, len(jobs))
+    options = replace(options, threads=threads)
+    promoter = open_detector(bundle, options)
     if not isinstance(promoter, PromoterDetector):
         method = promoter.bundle.manifest.method
         raise SalienceError(f"bundle {bundle}: holds {method}, expected lps; give maps or that bundle as --prior.")
+    # The prior's bundle has a default precision of its own.
     priors: StoredPriors | Detector = (
-        load(prior, **options) if (prior / MANIFEST_FILE).exists() else StoredPriors(prior)  # type: ignore[arg-type]
+        open_detector(prior, replace(options, precision="auto"))
+        if (prior / MANIFEST_FILE).exists()
+        else StoredPriors(prior)
     )
     if isinstance(priors, PromoterDetector):
         raise SalienceError(f"prior {prior}: holds lps, which needs a prior itself; give maps or another bundle.")

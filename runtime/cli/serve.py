@@ -4,29 +4,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..backends.engine import available_cores
-from ..commands import parse_pairs, report_errors
+from ..commands import report_errors
 from ..errors import BackendUnavailableError, SalienceError
+from ..load_options import LoadOptions
+from ..option_groups import expand_options
 from ..service.settings import Limits, ServiceSettings, named_bundles
-from .options import (
-    BackendOption,
-    CudaGraphOption,
-    DeviceOption,
-    PrecisionOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-)
 
 _TOKEN = "SALIENCE_TOKEN"  # noqa: S105 (a variable's name)
 
 
 @report_errors
+@expand_options
 def serve(
     bundle: Annotated[
         list[str] | None, typer.Option(help="Folder, or NAME=FOLDER; may be repeated. [the bundle in the package]")
@@ -51,13 +46,8 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help=f"File of the token that clients must show. [the variable {_TOKEN}]")
     ] = None,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    provider: ProviderOption = None,
-    provider_option: ProviderOptionsOption = None,
-    cuda_graph: CudaGraphOption = False,
+    *,
+    options: LoadOptions,
 ) -> None:
     """Serve bundles over HTTP and gRPC: the Open Inference Protocol, pictures, and a web page."""
     try:
@@ -67,9 +57,7 @@ def serve(
         raise BackendUnavailableError(
             f"salience serve: {error.name} is not installed; pip install 'salience[serve]'."
         ) from error
-    # Where no device is named, these take the GPU (see `detector.load`).
-    on_gpu = device.startswith("cuda") or provider not in (None, "cpu") or bool(provider_option) or cuda_graph
-    calls, threads, batch = _shares(calls, threads, batch, on_gpu=on_gpu)
+    calls, threads, batch = _shares(calls, options.threads, batch, on_gpu=options.asks_for_gpu)
     settings = ServiceSettings(
         bundles=named_bundles(bundle or []),
         host=host,
@@ -79,16 +67,10 @@ def serve(
         calls=calls,
         batch=batch,
         delay_s=max_delay_ms / 1000,
-        threads=threads,
         grace_s=grace,
         reload_s=reload,
         token=_token(token_file),
-        backend=backend,
-        precision=precision,
-        device=device,
-        provider=provider,
-        provider_options=parse_pairs(provider_option, "--provider-option"),
-        cuda_graph=cuda_graph,
+        load=replace(options, threads=threads),
     )
     run(settings)
 

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ..apart import each_apart
 from ..bundle import DEFAULT_BUNDLE
 from ..commands import parse_settings
-from ..detector import BackendName, Prepared
+from ..detector import Prepared
 from ..errors import BackendUnavailableError, EngineError, SalienceError
+from ..load_options import BackendName, LoadOptions
 from ..manifest import Precision
 from ..png_writer import encode_png
 from ..saliency import KINDS, Kind
@@ -68,10 +69,9 @@ class Arguments(BaseModel):
 
     def settings(self) -> Settings:
         """As the detector wants them."""
-        return Settings(
-            self.bundle.absolute(), backend=self.backend, precision=self.precision, threads=self.threads,
-            device="cuda" if self.gpus else "cpu",
-        )  # fmt: skip
+        place = "cuda" if self.gpus else "cpu"
+        options = LoadOptions(self.backend, self.precision, place, self.threads)
+        return Settings(self.bundle.absolute(), load=options)
 
 
 def build_app(arguments: dict[str, Any]) -> Any:

@@ -90,8 +90,9 @@ def run_batch(
     earlier, finished = found.written, 0
     if plan.jobs or plan.units:
         with joined(address) as ray:
-            share = share_out(ray, workers, gpus, settings.threads)
-            settings = replace(settings, threads=share.threads, device="cuda" if gpus else "cpu")
+            share = share_out(ray, workers, gpus, settings.load.threads)
+            place = replace(settings.load, threads=share.threads, device="cuda" if gpus else "cpu")
+            settings = replace(settings, load=place)
             units = plan.cut(share.workers)
             start = time.monotonic()
             for done in _work(ray, units, settings, share, state):

@@ -3,16 +3,16 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ..bundle import Bundle
-from ..detector import BackendName, Detector, load
+from ..detector import Detector, open_detector
 from ..errors import SalienceError
 from ..images import ImageSource
+from ..load_options import LoadOptions
 from ..low_level import PRESETS, Preset
-from ..manifest import MANIFEST_FILE, Precision
+from ..manifest import MANIFEST_FILE
 from ..methods.cgd import ClampedDescentDetector
 from ..saliency import Kind, SaliencyMap
 
@@ -28,10 +28,7 @@ class Settings:
         bundle: its folder, which every worker sees under this path.
         kind: what is written, see `SaliencyMap.render`.
         threshold: of masks; None for half of the map's maximum, at least .3.
-        backend: as for `load`.
-        precision: as for `load`.
-        device: as for `load`.
-        threads: CPU threads of an engine call.
+        load: how the bundle is opened.
         target: of `cgd`, the class; None for the one that is seen.
         preset: of `cgd`, the parameters.
     """
@@ -39,10 +36,7 @@ class Settings:
     bundle: Path
     kind: Kind = "map"
     threshold: float | None = None
-    backend: BackendName = "auto"
-    precision: Precision | Literal["auto"] = "auto"
-    device: str = "auto"
-    threads: int | None = None
+    load: LoadOptions = field(default_factory=LoadOptions)
     target: str | None = None
     preset: Preset = PRESETS["default"]
 
@@ -64,7 +58,7 @@ class Settings:
             "bundle": hashlib.sha256(manifest).hexdigest(),
             "kind": self.kind,
             "threshold": self.threshold,
-            "precision": self.precision,
+            "precision": self.load.precision,
             "class": self.target,
             "parameters": asdict(self.preset),
             "column": column,
@@ -79,9 +73,7 @@ class Settings:
             BackendUnavailableError: what was asked for cannot run here.
             SalienceError: the bundle has no such class.
         """
-        detector = load(
-            self.bundle, backend=self.backend, precision=self.precision, device=self.device, threads=self.threads
-        )
+        detector = open_detector(self.bundle, self.load)
         if isinstance(detector, ClampedDescentDetector):
             target = detector.class_index(self.target)
             return detector, lambda image: detector.locate(image, target, preset=self.preset)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..detector import load
+from ..detector import open_detector
 from ..errors import EngineError, SalienceError
 from ..methods.cgd import ObjectMap
 from ..png_writer import encode_png
@@ -132,16 +132,7 @@ class Served:
             SalienceError: the bundle cannot be opened, or fails; what was served before is served still.
         """
         settings, found = self._workshop.settings, fingerprint(self.folder)
-        detector = load(
-            self.folder,
-            backend=settings.backend,
-            precision=settings.precision,
-            device=settings.device,
-            threads=settings.threads,
-            provider=settings.provider,
-            provider_options=settings.provider_options,
-            cuda_graph=settings.cuda_graph,
-        )
+        detector = open_detector(self.folder, settings.load)
         detector.try_out(_WARM_UP)
         self._loaded = Loaded(self.name, adapt(detector, settings.limits.pixels), found)
         self._workshop.metrics.ready.labels(self.name).set(1)

@@ -1,15 +1,13 @@
 """How a service is set up: what it serves, where it listens, and its limits."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ..bundle import DEFAULT_BUNDLE
-from ..detector import BackendName
 from ..errors import SalienceError
-from ..manifest import Precision
+from ..load_options import LoadOptions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -52,16 +50,10 @@ class ServiceSettings:
         calls: engine calls at once.
         batch: pictures of several requests in one engine call, at most.
         delay_s: how long a picture waits for others to share its engine call.
-        threads: CPU threads of one engine call; None for as many as the bundle was measured to be fastest with.
         grace_s: for what is under way when the service is told to stop.
         reload_s: how often a bundle is looked at for a change; 0 for never.
         token: what clients must show; None for an open service.
-        backend: see `detector.load`.
-        precision: see `detector.load`.
-        device: see `detector.load`.
-        provider: see `detector.load`.
-        provider_options: see `detector.load`.
-        cuda_graph: see `detector.load`.
+        load: how the bundles are opened.
     """
 
     bundles: dict[str, Path]
@@ -72,16 +64,10 @@ class ServiceSettings:
     calls: int = 1
     batch: int = 1
     delay_s: float = 0.002
-    threads: int | None = None
     grace_s: float = 30.0
     reload_s: float = 5.0
     token: str | None = None
-    backend: BackendName = "auto"
-    precision: Precision | Literal["auto"] = "auto"
-    device: str = "auto"
-    provider: str | None = None
-    provider_options: Mapping[str, str] = field(default_factory=dict)
-    cuda_graph: bool = False
+    load: LoadOptions = field(default_factory=LoadOptions)
 
 
 def named_bundles(options: Sequence[str]) -> dict[str, Path]:

@@ -134,12 +134,13 @@ def test_threads_are_the_measured_ones_unless_given(
 
 
 def test_gpu_engines_stay_first(copy: Path) -> None:
-    from salience.runtime.detector import _candidates, _fastest_first, _Wanted
+    from salience.runtime.detector import _candidates, _fastest_first
+    from salience.runtime.load_options import LoadOptions
 
     record(copy)
     tuning = Bundle(copy).manifest.tuning
     assert tuning is not None
-    found = _fastest_first(_candidates("auto", "auto", _Wanted(None, None, {}, False)), tuning, "fp32")
+    found = _fastest_first(_candidates(LoadOptions()), tuning, "fp32")
     assert [name for name, options in found if options.on_gpu] == ["tensorrt-rtx", "tensorrt", "onnxruntime"]
     assert [name for name, _ in found[3:]] == ["openvino", "onnxruntime"]
 

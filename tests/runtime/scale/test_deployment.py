@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from salience.runtime import BackendUnavailableError, Detector, EngineError, ImageError, SalienceError
 from salience.runtime.bundle import DEFAULT_BUNDLE
+from salience.runtime.load_options import LoadOptions
 from salience.runtime.scale.deployment import Arguments, Service, build_app
 from salience.runtime.scale.settings import Settings
 
@@ -59,7 +60,7 @@ class HalfBroken:
 
 def test_a_picture_does_not_take_its_batch_with_it_and_the_health_tells_of_the_engine() -> None:
     pytest.importorskip("ray")
-    service = Service(Settings(DEFAULT_BUNDLE, threads=1), 4, 0.01)
+    service = Service(Settings(DEFAULT_BUNDLE, load=LoadOptions(threads=1)), 4, 0.01)
     service._detector = HalfBroken()  # type: ignore[assignment]
     first, failed, last = service._infer_all([1, 0, 2])  # type: ignore[list-item]
     assert (first, last) == ("map of 1", "map of 2")
