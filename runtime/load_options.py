@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from .backends.engine import EngineOptions
 from .commands import parse_pairs
@@ -13,6 +13,9 @@ from .option_groups import option
 
 BackendName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 ProviderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
+
+# Typer reads one list of words, not a union of two.
+_PRECISIONS: Any = Literal.__getitem__(("auto", *get_args(Precision)))
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class LoadOptions:
     precision: Precision | Literal["auto"] = option(
         "auto",
         "Of the graphs; auto: the bundle's default.",
-        given_as=Literal["auto", "fp32", "fp16", "fp16-weights", "bf16", "int8"],
+        given_as=_PRECISIONS,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     threads: int | None = option(None, "CPU threads of one engine call. [as many as make all cores work]", min=1)

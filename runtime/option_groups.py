@@ -24,8 +24,9 @@ class _Option:
     names: tuple[str, ...]
     given_as: Any
     convert: Callable[[Any], Any] | None
-    limits: dict[str, float]
     panel: str | None
+    least: float | None
+    most: float | None
 
 
 def option(
@@ -35,7 +36,8 @@ def option(
     given_as: Any = None,
     convert: Callable[[Any], Any] | None = None,
     panel: str | None = None,
-    **limits: float,
+    min: float | None = None,
+    max: float | None = None,
 ) -> Any:
     """Declare a field of an option group.
 
@@ -46,9 +48,10 @@ def option(
         given_as: type of what the command line gives, where it differs from the field's.
         convert: from that to the field's value; raises SalienceError.
         panel: heading in the help text.
-        limits: `min` and `max` of a number.
+        min: the least number that is allowed.
+        max: the largest.
     """
-    metadata = {_KEY: _Option(help, names, given_as, convert, limits, panel)}
+    metadata = {_KEY: _Option(help, names, given_as, convert, panel, min, max)}
     if isinstance(default, dict | list):
         return field(default_factory=lambda: default.copy(), hash=False, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -83,7 +86,10 @@ def _parameters(group: Any) -> list[inspect.Parameter]:
     found = []
     for each in fields(group):
         described: _Option = each.metadata[_KEY]
-        shown = typer.Option(*described.names, help=described.help, rich_help_panel=described.panel, **described.limits)
+        shown = typer.Option(
+            *described.names, help=described.help, rich_help_panel=described.panel, min=described.least,
+            max=described.most,
+        )  # fmt: skip
         # Typer shows a default that is None as none; a converted field has another type than its option.
         default = None if described.convert else each.default
         kind = described.given_as or hints[each.name]

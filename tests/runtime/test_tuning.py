@@ -4,15 +4,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from salience.runtime import Bundle, BundleError, load, tuning
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import EngineOptions, available_cores
-from salience.runtime.cli.options import PrecisionOption
-from salience.runtime.manifest import Precision, Timing, Tuning
+from salience.runtime.manifest import Timing, Tuning
 from salience.runtime.tables import entry
 from salience.runtime.tuning import tune
 
@@ -151,8 +150,3 @@ def test_a_bundle_that_was_verified_on_nothing_is_not_tuned(copy: Path) -> None:
     (copy / "manifest.json").write_text(manifest.model_copy(update={"files": files}).model_dump_json())
     with pytest.raises(BundleError, match="verified on no engine that runs on this machine's CPU; build it again"):
         tune(copy)
-
-
-def test_the_command_line_knows_every_precision() -> None:
-    literal = get_args(PrecisionOption)[0]
-    assert set(get_args(literal)) == {"auto", *get_args(Precision)}

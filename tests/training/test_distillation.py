@@ -130,4 +130,4 @@ def test_methods_that_learn_no_maps_take_no_teacher(
     with pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 1
-    assert "gicd does not learn the map of a single image" in capsys.readouterr().err
+    assert "this method does not learn the map of a single image" in capsys.readouterr().err

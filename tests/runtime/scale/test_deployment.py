@@ -39,8 +39,8 @@ def test_arguments_are_checked_before_anything_starts(arguments: dict[str, str],
 
 
 def test_a_replica_with_a_part_of_a_gpu_uses_it() -> None:
-    assert Arguments.model_validate({"gpus": "0.5"}).settings().device == "cuda"
-    assert Arguments().settings().device == "cpu"
+    assert Arguments.model_validate({"gpus": "0.5"}).settings().load.device == "cuda"
+    assert Arguments().settings().load.device == "cpu"
 
 
 def test_without_ray_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
