@@ -8,9 +8,8 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _KEY = "option"
@@ -57,7 +56,7 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def expand_options(command: Callable[P, R]) -> Callable[..., R]:
+def expand_options(command: Callable[..., R]) -> Callable[..., R]:
     """Replace each parameter of `command` whose type is an option group by the options of the group."""
     hints = get_type_hints(command, include_extras=True)
     signature = inspect.signature(command)
@@ -72,7 +71,7 @@ def expand_options(command: Callable[P, R]) -> Callable[..., R]:
     @functools.wraps(command)
     def wrapper(**given: Any) -> R:
         built = {name: _build(group, given) for name, group in groups.items()}
-        return command(**{**given, **built})  # type: ignore[arg-type]
+        return command(**given, **built)
 
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": hints.get("return")}
