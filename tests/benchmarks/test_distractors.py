@@ -27,10 +27,10 @@ def save(path: Path, values: Any) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six images of each class, of several sizes: a rectangle in the grey level of the class on black."""
+    """Twelve images of each class, of several sizes: a rectangle in the grey level of the class on black."""
     splits: dict[str, dict[str, list[str]]] = {}
     for name, groups in COUNTS.items():
-        names = [f"{group}/{index}" if group else str(index) for group in groups for index in range(6)]
+        names = [f"{group}/{index}" if group else str(index) for group in groups for index in range(12)]
         for place, stem in enumerate(names):
             mask = np.zeros((20 + 2 * place, 30 + place), np.uint8)
             mask[4:12, 5:20] = 255
@@ -77,10 +77,11 @@ def test_halves_are_equal_and_the_truth_is_the_groups_object(data: Path) -> None
 def test_five_other_classes_with_an_object(data: Path) -> None:
     for group, pairings in pairings_of(data).items():
         labels = labels_of(pairings)
-        assert [pairing.pair.name for pairing in pairings] == [f"{group}/{index}" for index in range(6)]
+        assert [pairing.pair.name for pairing in pairings] == sorted(f"{group}/{index}" for index in range(12))
         # Another group, horses, and images of ecssd, each of which is a class; the classes take turns.
         assert group not in labels
-        assert len({pairing.partner.source for pairing in pairings}) == 6
+        assert len({pairing.partner.source for pairing in pairings}) == 12
+        assert len(labels) >= 5
         assert all(pairing.partner.source != data / "horses/images/0.png" for pairing in pairings)
         assert {name for name in labels if "/" not in name} == {"Bus", "Cow", "horses"} - {group}
 
@@ -97,10 +98,9 @@ def test_pairings_depend_on_the_seed_alone(data: Path) -> None:
 
 
 def test_excluded_images_are_no_distractors(data: Path) -> None:
-    kept = {f"ecssd/{index}" for index in range(3, 6)}
-    found = pairings_of(data, exclude=["ecssd/0", "ecssd/1", "ecssd/2"])
+    found = pairings_of(data, exclude=[f"ecssd/{index}" for index in range(8)])
     labels = {label for members in found.values() for label in labels_of(members)}
-    assert {label for label in labels if label.startswith("ecssd/")} <= kept
+    assert {label for label in labels if "/" in label} == {f"ecssd/{index}" for index in range(8, 12)}
 
 
 def hand_made() -> Jigsaw:
@@ -160,17 +160,17 @@ def test_methods_are_compared_and_written(data: Path, tmp_path: Path, monkeypatc
         ["--data", str(data), "--bundle", "gicd=DIR", "--json", str(output), "--sheet", str(sheet), "--seed", "4"]
     )
     found = json.loads(output.read_text())
-    assert seen == [6, 6]
+    assert seen == [12, 12]
     assert (found["part"], found["seed"]) == ("val", 4)
-    assert {group: sum(classes.values()) for group, classes in found["classes"].items()} == {"Bus": 6, "Cow": 6}
+    assert {group: sum(classes.values()) for group, classes in found["classes"].items()} == {"Bus": 12, "Cow": 12}
     assert "cpu" in found["evidence"]
     rows = {(row["maps"], row["group"]): row for row in found["rows"]}
     assert len(rows) == 9
     best, other, empty = (rows[name, "all"] for name in stand_ins)
-    assert (best["half"], best["f_max"], best["mae"], best["failures"]) == (0, 1, 0, 0)
+    assert (best["half"], best["f_max"], best["mae"], best["failures"]) == pytest.approx((0, 1, 0, 0), abs=0.02)
     assert 0.3 < other["half"] < 0.7
     assert other["f_max"] < 0.8
-    assert (empty["half"], empty["distractor"], empty["f_max"], empty["failures"]) == (1, 1, 0, 12)
+    assert (empty["half"], empty["distractor"], empty["f_max"], empty["failures"]) == (1, 1, 0, 24)
     with Image.open(sheet) as image:
         assert image.size == (120 * 5, 120 * 6)
 
