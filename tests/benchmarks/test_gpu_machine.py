@@ -105,7 +105,7 @@ def test_a_package_that_raises_is_a_finding(
 def test_two_wheels_of_onnxruntime_are_a_warning_or_the_reason(
     monkeypatch: pytest.MonkeyPatch, reason: str | None
 ) -> None:
-    monkeypatch.setattr(gpu_probe, "_version", {"onnxruntime": "1.31", "onnxruntime-gpu": "1.30"}.get)
+    monkeypatch.setattr(gpu_probe, "version_of", {"onnxruntime": "1.31", "onnxruntime-gpu": "1.30"}.get)
     monkeypatch.setattr(OnnxRuntimeEngine, "unavailable", lambda options: reason)
     found = PROBES["onnxruntime-gpu"]()
     assert found.reason == reason

@@ -92,11 +92,11 @@ class Linear(nn.Module):
 def test_the_plain_descent_follows_the_clamped_gradient() -> None:
     network = Linear()
     image = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]], [[[-1.0, 0.0], [0.0, 0.0]]]])  # seen as classes 0 and 1
-    one = PlainDescent(network, Descent(iterations=1, step=2.0))(image)
+    one = PlainDescent(network, Descent(iterations=1, step=2.0, gamma=1.0))(image)
     gradients = network.weight.relu() / network.weight.relu().amax(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(one, image - 2 * gradients)
     # From the second step on the other class is held where it was.
-    two = PlainDescent(network, Descent(iterations=2, step=2.0))
+    two = PlainDescent(network, Descent(iterations=2, step=2.0, gamma=1.0))
     alone = torch.cat([two(image[:1]), two(image[1:])])
     torch.testing.assert_close(two(image), alone)
     change = network(one).logits - network(image).logits

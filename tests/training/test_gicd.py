@@ -28,7 +28,7 @@ from salience.training.networks.gicd import (
     sharpen,
 )
 from salience.training.preprocessing import Preprocessing
-from salience.training.recipes.gicd import GradientInducedRecipe
+from salience.training.recipes.gicd import DistractorScorer, GradientInducedRecipe
 from salience.training.run_state import LAST_FILE, FitSettings
 from tests.released_gicd import released_maps, released_weights, small_vgg
 
@@ -459,7 +459,45 @@ def test_deep_features_reach_the_decoder_by_default(images: Tensor) -> None:
 def test_validation_takes_groups_whole_and_pictures_in_no_folder_by_themselves() -> None:
     samples = [*scenes_of_kinds(7), *scenes(2)]
     checks = GradientInducedRecipe(most=1).checks(mobile(), samples, Preprocessing(size=SIZE))
-    assert [len(checks[index]["mask"]) for index in range(len(checks))] == [2, 2, 2, 1, 1, 1]
+    items = [checks[index] for index in range(len(checks))]
+    # Groups of several images come again as jigsaws.
+    assert [len(item["mask"]) for item in items] == [2, 2, 2, 1, 1, 1, 2, 2, 2]
+    assert [bool(item["distractors"].all()) for item in items] == 6 * [False] + 3 * [True]
+    recipe = GradientInducedRecipe(distractors=False)
+    assert len(recipe.checks(mobile(), samples, Preprocessing(size=SIZE))) == 6
+
+
+def test_the_score_that_decides_is_the_mean_with_and_without_distractors() -> None:
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[..., :4] = 1
+    found = DistractorScorer()
+    assert isinstance(GradientInducedRecipe().scorer(), DistractorScorer)
+    found.add(mask, {"mask": mask, "distractors": torch.tensor([False, False])})
+    assert found.scores() == pytest.approx({"f_max": 1, "mae": 0})
+    # A map of both halves: precision .5, recall 1, F = 1.3 * .5 / (.3 * .5 + 1).
+    found.add(torch.ones(2, 1, 8, 8), {"mask": mask, "distractors": torch.tensor([True, True])})
+    scores = found.scores()
+    assert next(iter(scores)) == "f_max"
+    distracted = 1.3 * 0.5 / 1.15
+    expected = {"f_max": (1 + distracted) / 2, "mae": 0.25, "f_plain": 1, "f_distractors": distracted}
+    assert scores == pytest.approx(expected)
+    assert [distractor for distractor, _ in found.records] == [False, False, True, True]
+
+
+def test_classes_by_name_train_and_validate() -> None:
+    class Named:
+        def __init__(self, name: str, scene: Any) -> None:
+            self.name, self.load = name, scene.load
+
+    names = ["pets/Beagle_1", "pets/Beagle_2", "set/Cup/1", "other/cup_7", "plain/1", "plain/2"]
+    samples = [Named(name, scene) for name, scene in zip(names, scenes(6), strict=True)]
+    recipe = GradientInducedRecipe(classes="names")
+    options: dict[str, Any] = {"augmentation": "none", "seed": 0, "workers": 0}
+    data: Any = recipe.dataset(mobile(), samples, Preprocessing(size=SIZE), **options)
+    assert {name: len(members) for name, members in data.groups.items()} == {"beagle": 2, "cup": 2, "plain": 2}
+    checks = recipe.checks(mobile(), samples, Preprocessing(size=SIZE))
+    assert checks.names == ["beagle", "cup", "plain/1", "plain/2"]
+    assert checks.joined == ["beagle", "cup"]
 
 
 def test_the_papers_schedule() -> None:

@@ -13,7 +13,16 @@ from torch.utils.data import DataLoader
 
 from salience.runtime.errors import DataError
 from salience.training.data.features import cached_groups
-from salience.training.data.groups import GroupDataset, WholeGroups, class_groups, join_groups, relabelled
+from salience.training.data.groups import (
+    CheckGroups,
+    GroupDataset,
+    WholeGroups,
+    class_by_name,
+    class_groups,
+    join_groups,
+    named_class,
+    relabelled,
+)
 from salience.training.data.scenes import KINDS, scenes, scenes_of_kinds
 from salience.training.preprocessing import Preprocessing
 
@@ -229,6 +238,61 @@ def test_whole_groups_are_as_they_are() -> None:
     assert [levels(image) for image in first["image"]] == [[10 + member] for member in range(30)]
     assert [levels(image) for image in second["image"]] == [[20], [21]]
     assert bool((first["mask"] == 1).all())
+
+
+def test_validation_repeats_groups_as_fixed_jigsaws() -> None:
+    groups = class_groups([*flats(cat=9, dog=2), Flat("set/alone/0", 90)], least=1)
+    options = {"preprocessing": Preprocessing(size=(32, 48), **PLAIN), "seed": 3}
+    data = CheckGroups(groups, **options)  # type: ignore[arg-type]
+    # A group of one image is a partner of others and has no jigsaw.
+    assert [len(data[index]["mask"]) for index in range(len(data))] == [9, 2, 1, 9, 2]
+    assert [bool(data[index]["distractors"].any()) for index in range(len(data))] == [False, False, False, True, True]
+    item = data[3]
+    for member, (image, mask) in enumerate(zip(item["image"], item["mask"], strict=True)):
+        assert levels(image[:, mask[0] > 0]) == [10 + member]
+        (partner,) = levels(image[:, mask[0] == 0])
+        assert partner in (20, 21, 90)
+        assert int(mask.sum()) == 32 * 48 // 2
+    torch.manual_seed(99)
+    again = CheckGroups(groups, **options)  # type: ignore[arg-type]
+    assert all(torch.equal(values, again[3][name]) for name, values in item.items())
+
+
+@pytest.mark.parametrize(("classes", "distractors"), [({"cat": 4}, True), ({"cat": 4, "dog": 3}, False)], ids=str)
+def test_validation_without_jigsaws(classes: dict[str, int], distractors: bool) -> None:
+    groups = class_groups(flats(**classes), least=1, classes=1)
+    data = CheckGroups(groups, Preprocessing(size=(8, 8), **PLAIN), distractors=distractors)
+    assert len(data) == len(classes)
+    assert not any(bool(data[index]["distractors"].any()) for index in range(len(data)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pets/Abyssinian_12", "abyssinian"),
+        ("pets/american_bulldog_100", "american bulldog"),
+        ("animals/elephant_mask_0003", "elephant"),
+        ("video/drift-straight_00010", "drift straight"),
+        ("horses/horse002", "horse"),
+        ("coseg/Horse/img_1", "horse"),
+        ("butterflies/train_butterfly", "butterfly"),
+        ("butterflies/test_butterfly__100_", "butterfly"),
+        ("cats/mask_cat.0", "cat"),
+        ("yards/group0146_jpg", ""),
+        ("flowers/image_0001", ""),
+        ("street/COCO_train2014_000000000110", ""),
+        ("street/0002", ""),
+    ],
+)
+def test_classes_by_file_name(name: str, expected: str) -> None:
+    assert class_by_name(name) == expected
+    assert named_class(Flat(name, 0)) == (expected or name.partition("/")[0])
+
+
+def test_equal_names_of_several_sets_are_one_class() -> None:
+    names = ["coseg/Horse/1", "horses/horse002", "horses/horse003", "plain/1", "plain/2"]
+    found = class_groups([Flat(name, 0) for name in names], least=2, label=named_class)
+    assert {name: len(members) for name, members in found.items()} == {"horse": 3, "plain": 2}
 
 
 def test_joined_groups_are_numbered() -> None:

@@ -83,7 +83,7 @@ def test_a_run_says_how_often_each_set_was_drawn(
     write_sets(tmp_path)
     arguments = [
         "multis", "--data", f"{tmp_path}/many=1", f"{tmp_path}/few=1", "--val-fraction", "0.25", "--backbone",
-        "mobilenet_v2", "--size", "32", "32", "--batch", "1", "--epochs", "2", "--network", "width=4", "--keep", "64",
+        "mobilenet_v2", "--size", "64", "64", "--batch", "1", "--epochs", "2", "--network", "width=4", "--keep", "64",
         "--output", str(tmp_path / "run"),
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])

@@ -1,5 +1,6 @@
 """Groups of pictures for co-saliency, made of a plain saliency set by the jigsaw strategy (GICD, section 3.4)."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,11 @@ from .loading import batches
 
 # A draw is a jigsaw in three of four cases: the paper adds three jigsaws to every picture.
 JIGSAW_SHARE = 0.75
+# Words of file names that name no class.
+_GENERIC = frozenset({
+    "coco", "frame", "group", "im", "image", "images", "img", "imgs", "jpeg", "jpg", "mask", "masks", "photo", "pic",
+    "picture", "png", "test", "train", "val", "valid",
+})  # fmt: skip
 
 
 def class_groups(
@@ -40,9 +46,30 @@ def class_groups(
     if len(kept) < classes:
         raise DataError(
             f"groups: {len(kept)} of {len(found)} classes have at least {least} pictures, expected {classes} or more; "
-            "classes are the folders below images/, or the network's with --recipe classes=classifier."
+            "classes are the folders below images/, the words of file names with --recipe classes=names, or the "
+            "network's with --recipe classes=classifier."
         )
     return kept
+
+
+def class_by_name(name: str) -> str:
+    """Return the class that a sample's folder or file name states, in lower case; "" where it states none.
+
+    A sample in a folder of its set has that folder. Else the class is the words of the file name before its first
+    digit; words such as `train` or `mask` and single letters do not count: `pets/Abyssinian_12` is `abyssinian`,
+    `set/mask_cat.0` is `cat`, `set/drift-straight_00010` is `drift straight`, and `set/image_0001` states no class.
+    Equal names of several sets are one class, since an object may not be its own distractor.
+    """
+    folder, _, stem = name.partition("/")[2].rpartition("/")
+    if folder:
+        return folder.lower()
+    words = re.findall(r"[^\W\d_]{2,}", re.split(r"\d", stem.lower(), maxsplit=1)[0])
+    return " ".join(word for word in words if word not in _GENERIC)
+
+
+def named_class(sample: Loadable) -> str:
+    """Return the class of a sample by `class_by_name`; a set whose names state none is one class, the set's name."""
+    return class_by_name(sample.name) or sample.name.partition("/")[0].lower()
 
 
 @torch.no_grad()
@@ -177,6 +204,42 @@ class WholeGroups(GroupDataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         members = self.groups[self.names[index]]
         pairs = [augmented(sample, "none", self.preprocessing.size) for sample in members]
+        images, masks = zip(*pairs, strict=True)
+        return {"image": self.preprocessing.normalise(torch.stack(images)), "mask": torch.stack(masks)}
+
+
+@dataclass
+class CheckGroups(WholeGroups):
+    """Validation items: all groups as they are, then the groups of several images as fixed jigsaws.
+
+    `distractors` (M,) bool of an item says which images are jigsaws. Partners are of other classes; they and the
+    places of the halves depend on `seed` and the item's index alone. A group of one image has no jigsaw, because
+    nothing tells its object from the distractor, and a single class has none.
+    """
+
+    distractors: bool = True
+
+    def __len__(self) -> int:
+        return len(self.names) + len(self.joined)
+
+    @cached_property
+    def joined(self) -> list[str]:
+        """The classes that are validated as jigsaws too."""
+        if not self.distractors or len(self.names) < 2:
+            return []
+        return [name for name in self.names if len(self.groups[name]) > 1]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        plain = index < len(self.names)
+        item = super().__getitem__(index) if plain else self._jigsaws(index)
+        return item | {"distractors": torch.full((len(item["mask"]),), not plain)}
+
+    def _jigsaws(self, index: int) -> dict[str, Tensor]:
+        name = self.joined[index - len(self.names)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1_000_003 + index)
+            size = self.preprocessing.size
+            pairs = [jigsaw(sample, self._partner(name), "none", size) for sample in self.groups[name]]
         images, masks = zip(*pairs, strict=True)
         return {"image": self.preprocessing.normalise(torch.stack(images)), "mask": torch.stack(masks)}
 

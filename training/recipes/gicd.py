@@ -8,29 +8,72 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from salience.runtime.evaluation.image_metrics import ImageMetrics
+from salience.runtime.evaluation.metrics import average
+
 from ..data.dataset import Augmentation, Loadable
 from ..data.features import FeatureGroups, cached_groups
-from ..data.groups import JIGSAW_SHARE, GroupDataset, WholeGroups, class_groups, join_groups, relabelled
+from ..data.groups import (
+    JIGSAW_SHARE,
+    CheckGroups,
+    GroupDataset,
+    class_by_name,
+    class_groups,
+    join_groups,
+    named_class,
+    relabelled,
+)
 from ..data.scenes import scenes_of_kinds
 from ..losses import soft_iou_loss
 from ..networks.gicd import Embedding, GradientInducedOutput, resize
 from ..optim import OptimiserSettings
 from ..preprocessing import Preprocessing
-from ..recipe import Recipe
+from ..recipe import MapScorer, Recipe, Scorer
 
 # Images per forward pass where the backbone classifies or its features are kept.
 _FEATURE_BATCH = 16
 
 
+class DistractorScorer:
+    """Scores maps of groups as they are and of jigsaws, whose other half is a distractor.
+
+    `f_plain` and `f_distractors` are the largest F of each kind, from its image-averaged curve; `f_max` and `mae` are
+    means over the two kinds. Without jigsaws there are `f_max` and `mae` alone.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[tuple[bool, ImageMetrics]] = []
+
+    def add(self, prediction: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """See `Scorer`; `batch` holds `mask` (N, 1, H, W) and `distractors` (N,) bool."""
+        maps = MapScorer()
+        maps.add(prediction, batch)
+        self.records += zip(batch["distractors"].tolist(), maps.records, strict=True)
+
+    def scores(self) -> dict[str, float]:
+        """See `Scorer`."""
+        kinds = {
+            kind: average((image for distractor, image in self.records if distractor == kind), full=False)
+            for kind in sorted({distractor for distractor, _ in self.records})
+        }
+        found = {
+            "f_max": sum(scores.f_max for scores in kinds.values()) / len(kinds),
+            "mae": sum(scores.mae for scores in kinds.values()) / len(kinds),
+        }
+        names = {False: "f_plain", True: "f_distractors"}
+        return found | {names[kind]: scores.f_max for kind, scores in kinds.items() if len(kinds) > 1}
+
+
 class GradientInducedRecipe(Recipe):
     """Soft IoU loss of the decoder's four maps (eq. 3, 4) on groups with jigsaws; a batch counts groups.
 
-    The classes are the folders below `images/`; with `classes` "classifier" the pictures that lie in none get
-    theirs from the network's own classifier. `most` is how many pictures of a class an item draws, `least` how many
-    a class needs, `rounds` how often an epoch visits each class, `jigsaw` the share of jigsaws. `cache` computes
-    the frozen backbone's features of that many draws of every picture once and keeps them in memory (MobileNetV2
-    at 224: .8 MB a draw); 0 draws and computes anew each time. Not in the paper, and off by default: `bce` adds
-    that much binary cross entropy of the finest map.
+    The classes are the folders below `images/`. The pictures that lie in none are one class for each set; with
+    `classes` "names" they get theirs from their file names (`class_by_name`), and with "classifier" from the network's
+    own classifier. With `distractors`, validation repeats the groups as fixed jigsaws. `most` is how many pictures of
+    a class an item draws, `least` how many a class needs, `rounds` how often an epoch visits each class, `jigsaw` the
+    share of jigsaws. `cache` computes the frozen backbone's features of that many draws of every picture once and keeps
+    them in memory (MobileNetV2 at 224: .8 MB a draw); 0 draws and computes anew each time. Not in the paper, and off by
+    default: `bce` adds that much binary cross entropy of the finest map.
     """
 
     # After the jigsaw; `paste` and the others vary the two halves of a jigsaw, each for itself.
@@ -38,7 +81,8 @@ class GradientInducedRecipe(Recipe):
 
     draws_samples: ClassVar[bool] = False
 
-    classes: Literal["folders", "classifier"] = "folders"
+    classes: Literal["folders", "names", "classifier"] = "folders"
+    distractors: bool = True
     most: int = Field(default=20, ge=1)
     least: int = Field(default=2, ge=1)
     rounds: int = Field(default=1, ge=1)
@@ -70,8 +114,10 @@ class GradientInducedRecipe(Recipe):
         seed: int,
         workers: int,
     ) -> GroupDataset | FeatureGroups:
-        """Groups by folder or by classifier, with cached features where the settings ask for them."""
-        groups = class_groups(samples, least=self.least, classes=1 if self.classes == "classifier" else 2)
+        """Groups by folder, file name or classifier, with cached features where the settings ask for them."""
+        label = named_class if self.classes == "names" else None
+        expected = 1 if self.classes == "classifier" else 2
+        groups = class_groups(samples, least=self.least, classes=expected, label=label)
         data = GroupDataset(groups, preprocessing, augmentation, seed, self.most, self.rounds, self.jigsaw)
         network.eval()
         device = next(network.parameters()).device
@@ -91,13 +137,23 @@ class GradientInducedRecipe(Recipe):
             data, lambda images: _columns(embed(images)), draws=self.cache, batch=_FEATURE_BATCH, workers=workers
         )
 
-    def checks(self, network: Any, samples: Sequence[Any], preprocessing: Preprocessing) -> GroupDataset:
-        """Whole groups, with no jigsaws; a picture that lies in no folder is a group of its own."""
+    def checks(self, network: Any, samples: Sequence[Any], preprocessing: Preprocessing) -> CheckGroups:
+        """Whole groups, and their jigsaws with `distractors`; a picture of no class is a group of its own.
+
+        The classes are the folders, with `classes` "names" also those that file names state.
+        """
 
         def label(sample: Loadable) -> str:
+            if self.classes == "names":
+                return class_by_name(sample.name) or sample.name
             return sample.name.rpartition("/")[0] if sample.name.count("/") > 1 else sample.name
 
-        return WholeGroups(class_groups(samples, least=1, classes=1, label=label), preprocessing)
+        groups = class_groups(samples, least=1, classes=1, label=label)
+        return CheckGroups(groups, preprocessing, distractors=self.distractors)
+
+    def scorer(self) -> Scorer:
+        """See `DistractorScorer`."""
+        return DistractorScorer()
 
     def collate(self, items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """See `join_groups`."""
