@@ -13,7 +13,7 @@ from benchmarks.peers import reason
 from salience.export.compilers.trt import supported_targets
 from salience.export.verify import GRADIENT_TOLERANCE, METRIC_TOLERANCE, TENSOR_TOLERANCE
 from salience.runtime import load
-from salience.runtime.backends.trt import import_tensorrt
+from salience.runtime.backends.trt_library import import_tensorrt
 from salience.runtime.detector import Detector, Prepared
 from salience.runtime.errors import BackendUnavailableError, EngineError
 from salience.runtime.evaluation.metrics import Scores

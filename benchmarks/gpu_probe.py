@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.evidence import version_of
 from salience.runtime.backends.engine import EngineOptions
 from salience.runtime.backends.onnxrt import OnnxRuntimeEngine
-from salience.runtime.backends.trt import MODULES, Builder, import_tensorrt
+from salience.runtime.backends.trt_library import MODULES, Builder, import_tensorrt
 from salience.runtime.errors import BackendUnavailableError
 
 

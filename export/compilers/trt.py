@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salience.runtime.backends.trt import Builder, import_tensorrt, message_log
+from salience.runtime.backends.trt_library import Builder, import_tensorrt, message_log
 from salience.runtime.errors import BackendUnavailableError, ExportError
 
 DEFAULT_TARGETS = ("8.0", "8.6", "8.9", "12.0")

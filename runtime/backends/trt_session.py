@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from ..errors import EngineError
 from .device_arrays import Device, Shared, View
 from .engine import Engine
 from .session import Session
-
-if TYPE_CHECKING:
-    from .trt import Parts
+from .trt_loaded import LoadedEngine
 
 
 class TensorRtSession(Session[Any]):
@@ -27,7 +25,7 @@ class TensorRtSession(Session[Any]):
     failure shows in the call that made it.
     """
 
-    def __init__(self, engine: Engine, parts: "Parts", batch: int) -> None:
+    def __init__(self, engine: Engine, parts: LoadedEngine, batch: int) -> None:
         # An engine that nobody holds closes, and its sessions with it.
         self._engine = engine
         self._parts = parts
@@ -151,7 +149,7 @@ class _DeviceBuffer:
     """Memory of the GPU; a link shares it between sessions, and it is freed when the last one lets it go."""
 
     memory: Any
-    parts: "Parts"
+    parts: LoadedEngine
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
