@@ -1,35 +1,29 @@
 """The int8 files of a bundle: calibrated, their layers chosen, verified, compiled."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import onnx
 import torch
 from onnx import ModelProto
 
-from salience.runtime.detector import Detector, load
+from salience.runtime.detector import Detector
 from salience.runtime.errors import ExportError
 from salience.runtime.images import decode
-from salience.runtime.manifest import HOST_GRAPHS, Precision
+from salience.runtime.manifest import Quantization
 from salience.training.data.folders import Sample, split_by_seed, spread
 from salience.training.data.layouts import read_set
 from salience.training.preprocessing import Preprocessing
 
 from .bias_correction import BiasCorrection
-from .bundle import file_entries, file_sha256, write_manifest
-from .graph import Graph
+from .bundle import file_sha256
+from .graph import Graph, MethodExport
 from .quantization import Feeds, Ranges, calibrate, check_int8, layers, with_types
 from .sensitivity import Chooser, Layer
-from .tracing import trace
 from .verify import channels_first
 
-if TYPE_CHECKING:
-    from .pipeline import Build, BuildSettings
+Step = Callable[[str], AbstractContextManager[None]]
 
 # Pictures that give the ranges, at most half of all; those of them that give the biases; and at most so many of the
 # others that choose the layers: what gave ranges and biases looks better than other pictures do.
@@ -48,34 +42,74 @@ class Pictures:
     judged: list[Sample]
 
 
-def find_pictures(settings: "BuildSettings") -> Pictures:
-    """The pictures that int8 needs.
+def find_pictures(calibration: Path | None, images: Path | None, *, verify: bool) -> Pictures:
+    """Return the images that int8 needs.
+
+    Args:
+        calibration: folder with images/ and masks/ that int8 is made with.
+        images: folder of other images that judge it; None holds some of `calibration` out.
+        verify: False needs no images that judge.
 
     Raises:
         ExportError: none are given, or some would both calibrate and judge.
-        DataError: a folder does not hold pictures and masks.
+        DataError: a folder does not hold images and masks.
     """
-    if settings.calibration is None:
+    if calibration is None:
         raise ExportError("precision int8: needs pictures to calibrate with; pass --calibration DIR.")
-    calibration = read_set(settings.calibration)
-    if not settings.verify:
-        return Pictures(calibration, [])
-    if settings.images is None:
-        return Pictures(*split_by_seed(calibration, fraction=HELD_OUT, seed=0))
-    judged = read_set(settings.images)
-    known = {file_sha256(sample.image) for sample in calibration}
+    first = read_set(calibration)
+    if not verify:
+        return Pictures(first, [])
+    if images is None:
+        return Pictures(*split_by_seed(first, fraction=HELD_OUT, seed=0))
+    judged = read_set(images)
+    known = {file_sha256(sample.image) for sample in first}
     both = [sample.name for sample in judged if file_sha256(sample.image) in known]
     if both:
         raise ExportError(
-            f"images {settings.images}: {len(both)} of {len(judged)} are in --calibration too, such as {both[0]}; "
+            f"images {images}: {len(both)} of {len(judged)} are in --calibration too, such as {both[0]}; "
             "what judges int8 must be other pictures."
         )
-    return Pictures(calibration, judged)
+    return Pictures(first, judged)
 
 
-def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> None:
-    """Write the int8 file of every graph that has layers; the others' is that of fp32."""
-    models = {graph.name: _fp32(build, graph) for graph in graphs}
+@dataclass(frozen=True)
+class Quantized:
+    """What became of a method's graphs.
+
+    Attributes:
+        models: of the graphs that have layers in int8; the others stay in fp32.
+        layers: names of the layers in int8 of each of these graphs.
+        record: how the layers were chosen; None where all possible ones were taken.
+    """
+
+    models: dict[str, ModelProto]
+    layers: dict[str, list[str]]
+    record: Quantization | None
+
+
+def quantize(
+    graphs: Sequence[Graph],
+    models: Mapping[str, ModelProto],
+    export: MethodExport,
+    preprocessing: Preprocessing,
+    pictures: Pictures,
+    *,
+    serving: Callable[[], AbstractContextManager[Sequence[Detector]]],
+    verify: bool,
+    step: Step,
+) -> Quantized:
+    """Calibrate the fp32 graphs, choose their int8 layers, and correct the biases.
+
+    Args:
+        graphs: of the method.
+        models: their fp32 files, by name.
+        export: of the method.
+        preprocessing: of the network's input.
+        pictures: see `find_pictures`.
+        serving: opens the bundle as it serves in fp32, by every engine that judges the layers.
+        verify: False takes all possible layers.
+        step: a context for each long step, with its name.
+    """
     deep = [graph for graph in graphs if layers(models[graph.name], graph.int8_outputs)]
     calibration, others = _split(pictures.calibration)
     correcting = spread(calibration, CORRECTED)
@@ -83,46 +117,32 @@ def add_int8(build: "Build", graphs: Sequence[Graph], pictures: Pictures) -> Non
     corrections: dict[str, BiasCorrection] = {}
     for graph in deep:
         model = models[graph.name]
-        with build.step(f"calibrate {graph.name}"):
-            ranges[graph.name] = calibrate(model, _feeds(graph, calibration, build.preprocessing))
-            corrections[graph.name] = BiasCorrection(model, list(_feeds(graph, correcting, build.preprocessing)))
-    with _serving(build, models) as detectors:
+        with step(f"calibrate {graph.name}"):
+            ranges[graph.name] = calibrate(model, _feeds(graph, calibration, preprocessing))
+            corrections[graph.name] = BiasCorrection(model, list(_feeds(graph, correcting, preprocessing)))
+    with serving() as detectors:
         chooser = Chooser(
             detectors=detectors,
-            serve=build.export.serve,
+            serve=export.serve,
             models={graph.name: with_types(models[graph.name]) for graph in deep},
             ranges=ranges,
             corrections=corrections,
             outputs={graph.name: graph.int8_outputs for graph in deep},
             calibrated=len(calibration),
             corrected=len(correcting),
-            worse_only=build.export.follows_gradients,
+            worse_only=export.follows_gradients,
         )
-        chosen = chooser.candidates()
-        if build.settings.verify:
-            with build.step("choose the int8 layers"):
-                found = chooser.choose(spread(others, TUNED))
-            build.record = build.record.model_copy(update={"quantization": found})
-            chosen = [Layer(change.graph, change.layer) for change in found.layers if not change.kept]
-        with build.step("correct the biases"):
+        chosen, record = chooser.candidates(), None
+        if verify:
+            with step("choose the int8 layers"):
+                record = chooser.choose(spread(others, TUNED))
+            chosen = [Layer(change.graph, change.layer) for change in record.layers if not change.kept]
+        with step("correct the biases"):
             quantized = chooser.quantized(chosen)
-    for graph in graphs:
-        files = dict(build.entries[graph.name].files)
-        if graph.name in quantized:
-            check_int8(quantized[graph.name], [layer.name for layer in chosen if layer.graph == graph.name])
-        else:
-            files["int8"] = f"{graph.name}.onnx"
-        onnx.save(quantized.get(graph.name, models[graph.name]), build.folder / files["int8"])
-        build.entries[graph.name] = graph.entry(files)
-        build.verify_graph(graph, ["int8"])
-
-
-def _fp32(build: "Build", graph: Graph) -> ModelProto:
-    files = build.entries[graph.name].files
-    if "fp32" in files:
-        return onnx.load(build.folder / files["fp32"])
-    with build.step(f"trace {graph.name} fp32"):
-        return trace(graph, "fp32")
+    names = {graph: [layer.name for layer in chosen if layer.graph == graph] for graph in quantized}
+    for graph_name, model in quantized.items():
+        check_int8(model, names[graph_name])
+    return Quantized(quantized, names, record)
 
 
 def _feeds(graph: Graph, samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[Feeds]:
@@ -132,25 +152,6 @@ def _feeds(graph: Graph, samples: Sequence[Sample], preprocessing: Preprocessing
         with torch.no_grad():
             found = graph.feeds(tensor) if graph.feeds else (tensor,)
         yield {spec.name: values.numpy() for spec, values in zip(graph.inputs, found, strict=True)}
-
-
-@contextmanager
-def _serving(build: "Build", models: dict[str, ModelProto]) -> Iterator[list[Detector]]:
-    """The bundle as it serves in fp32 on the CPU, by every engine that it is verified on."""
-    fp32: Precision = "fp32"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for graph in (graph for graph in build.entries if graph in HOST_GRAPHS):
-            shutil.copy(build.folder / f"{graph}.onnx", folder)
-        entries = dict(build.entries)
-        for graph, model in models.items():
-            onnx.save(model, folder / f"{graph}.onnx")
-            entries[graph] = entries[graph].model_copy(update={"files": {fp32: f"{graph}.onnx"}})
-        manifest = build.manifest().model_copy(
-            update={"graphs": entries, "engines": (), "default_precision": fp32, "files": file_entries(folder)}
-        )
-        write_manifest(folder, manifest)
-        yield [load(folder, backend=engine, device="cpu") for engine in build.runnable()]
 
 
 def _split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:

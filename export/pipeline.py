@@ -1,8 +1,10 @@
 """From a checkpoint to a bundle: trace, verify, compile, write."""
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,15 +14,17 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 from torch import nn
 
 from salience.runtime.backends import BACKENDS
 from salience.runtime.backends.engine import Engine, EngineOptions
 from salience.runtime.bundle import Bundle
 from salience.runtime.commands import parse_settings
-from salience.runtime.detector import Detector
+from salience.runtime.detector import Detector, load
 from salience.runtime.errors import CheckpointError, ExportError, VerificationError
 from salience.runtime.manifest import (
+    HOST_GRAPHS,
     VERIFICATION_FILE,
     EngineEntry,
     GraphEntry,
@@ -43,7 +47,7 @@ from .bundle import check_target, file_entries, file_sha256, new_folder, write_m
 from .compilers import COMPILERS
 from .graph import Graph, MethodExport
 from .graphs import GRAPHS
-from .int8 import add_int8, find_pictures
+from .int8 import Pictures, Step, find_pictures, quantize
 from .processing import postprocess_graph, preprocess_graph
 from .provenance import provenance_of
 from .tracing import halve_weights, trace
@@ -60,7 +64,6 @@ from .verify import (
 )
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt-rtx", "tensorrt"]
-Step = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Build:
                 self._note(tensors=check_prior(self._open("onnxruntime", "prior", "fp32"), size))
 
     def add_graph(self, graph: Graph) -> None:
-        """Trace, verify and compile one graph in every precision but int8, see `int8.add_int8`."""
+        """Trace, verify and compile one graph in every precision but int8, see `add_int8`."""
         files: dict[Precision, str] = {}
         for precision in self.settings.precisions:
             files[precision] = f"{graph.name}.onnx" if precision == "fp32" else f"{graph.name}.{precision}.onnx"
@@ -149,6 +152,48 @@ class Build:
             with self.step(f"run {graph.name} in PyTorch"):
                 self.references[graph.name] = reference_type(graph)(graph, scene_inputs(self.preprocessing))
         self.verify_graph(graph, [precision for precision in files if precision != "int8"])
+
+    def add_int8(self, graphs: Sequence[Graph], pictures: Pictures) -> None:
+        """Write, verify and compile the int8 file of every graph that has layers; the others' is that of fp32."""
+        models = {graph.name: self._fp32(graph) for graph in graphs}
+        found = quantize(
+            graphs, models, self.export, self.preprocessing, pictures,
+            serving=partial(self._serving_fp32, models), verify=self.settings.verify, step=self.step,
+        )  # fmt: skip
+        if found.record is not None:
+            self.record = self.record.model_copy(update={"quantization": found.record})
+        for graph in graphs:
+            files = dict(self.entries[graph.name].files)
+            if graph.name not in found.models:
+                files["int8"] = f"{graph.name}.onnx"
+            onnx.save(found.models.get(graph.name, models[graph.name]), self.folder / files["int8"])
+            self.entries[graph.name] = graph.entry(files)
+            self.verify_graph(graph, ["int8"])
+
+    def _fp32(self, graph: Graph) -> ModelProto:
+        files = self.entries[graph.name].files
+        if "fp32" in files:
+            return onnx.load(self.folder / files["fp32"])
+        with self.step(f"trace {graph.name} fp32"):
+            return trace(graph, "fp32")
+
+    @contextmanager
+    def _serving_fp32(self, models: Mapping[str, ModelProto]) -> Iterator[list[Detector]]:
+        """The bundle as it serves in fp32 on the CPU, by every engine that it is verified on."""
+        fp32: Precision = "fp32"
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for graph in (graph for graph in self.entries if graph in HOST_GRAPHS):
+                shutil.copy(self.folder / f"{graph}.onnx", folder)
+            entries = dict(self.entries)
+            for graph, model in models.items():
+                onnx.save(model, folder / f"{graph}.onnx")
+                entries[graph] = entries[graph].model_copy(update={"files": {fp32: f"{graph}.onnx"}})
+            manifest = self.manifest().model_copy(
+                update={"graphs": entries, "engines": (), "default_precision": fp32, "files": file_entries(folder)}
+            )
+            write_manifest(folder, manifest)
+            yield [load(folder, backend=engine, device="cpu") for engine in self.runnable()]
 
     def verify_graph(self, graph: Graph, precisions: Sequence[Precision]) -> None:
         """Compare the files of one graph with PyTorch, then compile them."""
@@ -320,7 +365,9 @@ def build_network_bundle(
     if settings.size is not None:
         preprocessing = preprocessing.model_copy(update={"size": settings.size})
     provenance = provenance_of(source, header, network, export)
-    pictures = find_pictures(settings) if "int8" in settings.precisions else None
+    pictures = None
+    if "int8" in settings.precisions:
+        pictures = find_pictures(settings.calibration, settings.images, verify=settings.verify)
     with new_folder(settings.output) as folder:
         making = Build(header, network, export, preprocessing, folder, settings, provenance, step)
         making.add_processing()
@@ -328,7 +375,7 @@ def build_network_bundle(
         for graph in graphs:
             making.add_graph(graph)
         if pictures is not None:
-            add_int8(making, graphs, pictures)
+            making.add_int8(graphs, pictures)
         making.check_maps(pictures.judged if pictures else _pairs(settings.images))
         manifest = making.write()
         if settings.tune:

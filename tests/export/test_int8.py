@@ -157,11 +157,11 @@ def test_what_calibrates_does_not_judge(pairs_folder: Path, tmp_path: Path) -> N
         shutil.copy(source, others / kind / f"renamed{source.suffix}")
     settings = BuildSettings(output=tmp_path / "out", calibration=pairs_folder, images=others)
     with pytest.raises(ExportError, match="1 of 1 are in --calibration too, such as others/renamed"):
-        find_pictures(settings)
+        find_pictures(settings.calibration, settings.images, verify=settings.verify)
 
 
 def test_without_other_pictures_a_third_is_held_out(pairs_folder: Path, tmp_path: Path) -> None:
-    found = find_pictures(BuildSettings(output=tmp_path / "out", calibration=pairs_folder))
+    found = find_pictures(pairs_folder, None, verify=True)
     assert (len(found.calibration), len(found.judged)) == (8, 4)
     assert not {sample.name for sample in found.calibration} & {sample.name for sample in found.judged}
 
