@@ -81,7 +81,7 @@ def small_checkpoint(folder: Path, method: str, **changes: Any) -> Path:
                 torch.nn.init.constant_(module.conv[-1].weight, 0.3)
             # Maps that are not flat: their last layers start small.
             if isinstance(module, torch.nn.ConvTranspose2d) and module.out_channels == 1:
-                torch.nn.init.normal_(module.weight, std=(2 / (4 * module.in_channels)) ** 0.5)
+                module.weight.data *= (2 / (4 * module.in_channels)) ** 0.5 / 0.01
             # An attention that counts: its scale starts at 0.
             if isinstance(module, SelfAttention):
                 torch.nn.init.constant_(module.scale, 0.5)

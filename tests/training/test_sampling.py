@@ -91,11 +91,11 @@ def test_a_run_says_how_often_each_set_was_drawn(
         main()
     assert done.value.code in (0, None)
     header, _ = load_checkpoint(tmp_path / "run" / "last.safetensors")
-    assert header.training["draws"] == {"few": 9, "many": 9}
+    assert header.training["draws"] == {"few": 8, "many": 10}
     assert [record["draws"] for record in json.loads((tmp_path / "run" / "history.json").read_text())] == [
         {"few": 4, "many": 5}
     ] * 2
-    assert "draws: few 9, many 9" in capsys.readouterr().out
+    assert "draws: few 8, many 10" in capsys.readouterr().out
 
 
 def test_a_weight_that_is_not_positive_is_refused(
