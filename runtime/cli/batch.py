@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..bundle import DEFAULT_BUNDLE
 from ..commands import parse_pairs, report_errors
+from ..errors import SalienceError
 from ..load_options import LoadOptions
 from ..objects import choose_preset
 from ..option_groups import expand_options
@@ -59,6 +60,11 @@ def batch(
 ) -> None:
     """Write the saliency map of every picture, on many workers; exit code 1 if any gave none."""
     check_threshold(kind, threshold)
+    if options.device not in ("auto", "cuda" if gpus_per_worker else "cpu"):
+        raise SalienceError(
+            f"--device {options.device}: contradicts --gpus-per-worker {gpus_per_worker:g}, which says where workers "
+            "run; leave --device out."
+        )
     settings = Settings(
         bundle=bundle or DEFAULT_BUNDLE, kind=kind, threshold=threshold, load=options, target=target,
         preset=choose_preset(preset, parse_pairs(parameter, "--set")),

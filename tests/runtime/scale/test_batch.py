@@ -200,6 +200,12 @@ def test_without_ray_the_message_names_the_extra(
     assert "pip install 'salience[ray]'" in result.stderr
 
 
+def test_a_device_that_the_workers_do_not_have_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cuda"])
+    assert result.exit_code == 1
+    assert "--device cuda: contradicts --gpus-per-worker 0" in result.stderr
+
+
 @pytest.mark.slow
 def test_a_cluster_of_its_own_says_nothing_of_itself(
     repository: Path, tmp_path: Path, photos: Mapping[str, NDArray[np.uint8]]
