@@ -172,7 +172,7 @@ def connection_type(limits: Limits) -> type[LimitedConnection]:
 
 
 def _response(status: HTTPStatus, message: str) -> bytes:
-    body = orjson.dumps({"error": message})
+    body: bytes = orjson.dumps({"error": message})
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
