@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from salience.runtime.errors import BackendUnavailableError, CheckpointError
+from salience.runtime.errors import BackendUnavailableError, CheckpointError, SalienceError
 from salience.training.checkpoint import build_network, file_sha256, initial_network, load_checkpoint
+from salience.training.options import NetworkOptions
+from salience.training.preparation import make_network
 from salience.training.run_state import (
     BEST_FILE,
     HISTORY_FILE,
@@ -216,3 +218,24 @@ def test_a_checkpoint_says_what_it_cost(tmp_path: Path, scripted: list[int]) -> 
     header, _ = load_checkpoint(tmp_path / LAST_FILE)
     assert header.training["images_per_second"] == pytest.approx(20)
     assert header.training["hours"] == pytest.approx(hours(history_of(tmp_path)))
+
+
+def test_synchronised_batch_norm_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(SalienceError, match="--sync-norm: works on GPUs alone"):
+        run(tmp_path, epochs=1, sync_norm=True)
+
+
+@pytest.mark.parametrize(("convention", "order"), [("caffe", "bgr"), ("matconvnet", "rgb")])
+def test_weights_of_other_frameworks_bring_their_input(convention: Any, order: str) -> None:
+    """Into the preprocessing; into the settings of a network that normalises its input itself."""
+    mean, std = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3
+    options = NetworkOptions(backbone="mobilenet_v2", convention=convention, size=(64, 64))
+    _, preprocessing = make_network("multis", {}, options)
+    assert (preprocessing.order, preprocessing.mean, preprocessing.std) == (order, mean, std)
+    network, preprocessing = make_network("cgd", {}, options)
+    assert (network.settings.order, network.settings.mean, network.settings.std) == (order, mean, std)
+    assert (preprocessing.order, preprocessing.std) == ("rgb", (1 / 255,) * 3)
+    image = 255 * torch.rand(1, 3, 4, 4)
+    expected = image - torch.tensor([123.68, 116.779, 103.939])[:, None, None]
+    expected = expected.flip(1) if order == "bgr" else expected
+    assert torch.allclose(network.normalise(image), expected, atol=1e-3)
